@@ -1,0 +1,191 @@
+"""Run directories -> the tables `runs`, `evals`, `curves`; a pure function of plan and folders."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clipa_scaling import schema
+from clipa_scaling.plan import Plan, PlanRow
+from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
+from clipa_scaling.spec import identity
+
+TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
+
+
+class CollectError(ValueError):
+    """What a run declared and what it did disagree."""
+
+
+def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
+    """The three tables of a sweep; missing is NA, never 0.
+
+    Raises CollectError where a run's declared token counts differ from those its tensors had.
+    """
+    rows, evals, curves = [], [], []
+    for row in plan.rows:
+        run = RunDir(runs / row.planned.id)
+        run_curves = read_jsonl(run.metrics)
+        found = read_json(run.evals)
+        run_evals = found["rows"] if found else []
+        check_tokens(row, run_curves, run_evals)
+        curves += [{"run": row.planned.id, **item} for item in run_curves]
+        evals += [{"run": row.planned.id, **item} for item in run_evals]
+        rows.append(run_row(row, run, run_curves, run_evals))
+    rows += [
+        {"stage": cell.stage, "state": "excluded", "reason": cell.reason, **cell.values}
+        for cell in plan.excluded
+    ]
+    return {
+        "runs": make_table(rows, schema.RUNS),
+        "evals": make_table(evals, schema.EVALS),
+        "curves": make_table(curves, schema.CURVES),
+    }
+
+
+def check_tokens(
+    row: PlanRow, curves: list[dict[str, Any]], evals: list[dict[str, Any]]
+) -> None:  # fmt: skip
+    spec = row.planned.spec
+    declared = {
+        "image_tokens_seen": spec.image_tokens,
+        "text_tokens_seen": spec.text_tokens,
+        "eval_image_tokens": spec.eval_image_tokens,
+    }
+    for item in [*curves, *evals]:
+        for name, value in declared.items():
+            if item.get(name, value) != value:
+                raise CollectError(
+                    f"{row.planned.id}: {name}={item[name]} at sample {item['samples']} differs "
+                    f"from the declared {value}; the run is not what it says: remove it"
+                )
+
+
+def run_row(
+    row: PlanRow, run: RunDir, curves: list[dict[str, Any]], evals: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """One run's row: state, spec, cost, and outcome where it is done."""
+    spec = row.planned.spec
+    values: dict[str, Any] = {
+        "run": row.planned.id,
+        "stage": spec.stage,
+        "state": row.state.name,
+        "reason": row.state.reason,
+        **identity(spec),
+        **asdict(row.cost),
+    }
+    attempt = run.last_attempt()
+    if attempt is not None:
+        record = read_json(attempt / "env.json")
+        values |= {name: record[name] for name in ("revision", "host_cpu", "device")}
+        values["attempts"] = int(attempt.name)
+    if curves:
+        last = curves[-1]
+        for name in ("loss", "image_tokens_seen", "text_tokens_seen", "text_tokens_real"):
+            values[name] = last[name]
+        values |= {name: last[name] for name in ("text_truncated", "upsampled_crops")}
+        rates = [item["samples_per_second"] for item in curves]
+        values["samples_per_second"] = float(np.median(rates))
+    if row.state.name == "done":
+        values["seconds"] = (row.state.progress or {}).get("seconds")
+        finals = [e for e in evals if e["samples"] == spec.samples and e["name"] == "accuracy"]
+        if finals:
+            first = finals[0]
+            values |= {"accuracy": first["value"], "accuracy_n": first["n"]}
+            values |= {"accuracy_set": first["set"]}
+            values |= {"eval_image_tokens": first["eval_image_tokens"]}
+    return values
+
+
+def make_table(rows: list[dict[str, Any]], columns: dict[str, schema.Column]) -> pd.DataFrame:
+    """Rows as a table with exactly the schema's columns and dtypes."""
+    data = {
+        name: pd.array([row.get(name) for row in rows], dtype=column.dtype)
+        for name, column in columns.items()
+    }
+    return pd.DataFrame(data)
+
+
+def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> bool:
+    """CSV for people, Parquet for programs; whether any file changed. Equal tables, equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = False
+    for name, table in tables.items():
+        text = table.to_csv(index=False, lineterminator="\n").encode()
+        parquet = folder / f"{name}.parquet"
+        path = folder / f"{name}.csv"
+        if path.exists() and path.read_bytes() == text and parquet.exists():
+            continue
+        changed = True
+        temporary = parquet.with_name(f".{parquet.name}.{os.getpid()}.tmp")
+        table.to_parquet(temporary, index=False)
+        os.replace(temporary, parquet)
+        write_bytes(path, text)
+    return changed
+
+
+def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables `save_tables` wrote; FileNotFoundError says how to make them."""
+    tables = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path}: no such table; make it with python -m clipa_scaling.sweep on the sweep"
+            )
+        tables[name] = pd.read_parquet(path)
+    return tables
+
+
+CELL = [name for name in schema.SPEC if name not in ("seed", "kind", "parent")]
+
+
+def summarise_cells(
+    tables: dict[str, pd.DataFrame], measure: str = "accuracy", eval_set: str | None = None
+) -> pd.DataFrame:
+    """One row per cell and evaluation point: mean over seeds of a measure, and its standard error.
+
+    The error adds seed noise, pooled over the cells of one (model, samples) since each has few
+    seeds, and the sampling of the evaluation set, mean (1 - mean) / n for a fraction. With one seed
+    everywhere the first is unknown, and so is the error (NaN). Columns: the cell's, `evaluated_at`,
+    `mean`, `seeds`, `standard_error`, `train_flops`, `image_params`, `total_params`.
+    """
+    runs, evals = tables["runs"], tables["evals"]
+    chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
+    if eval_set is None and len(chosen):
+        eval_set = str(chosen["set"].iloc[0])
+    chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
+    keep = ["run", "evaluated_at", "value", "n"]
+    done = runs[runs["state"] == "done"]
+    joined = done.merge(chosen[keep], on="run", validate="one_to_many")
+    costs = ["train_flops", "flops_per_sample", "image_params", "total_params"]
+    grouped = joined.groupby([*CELL, "evaluated_at"], dropna=False, sort=False)
+    cells = grouped.agg(
+        mean=("value", "mean"),
+        seeds=("value", "size"),
+        variance=("value", "var"),
+        n=("n", "first"),
+        **{name: (name, "first") for name in costs},
+    ).reset_index()
+    if cells.empty:
+        return cells.assign(standard_error=pd.Series(dtype="Float64"))
+    cells["standard_error"] = standard_errors(cells, fraction=measure != "loss")
+    return cells.drop(columns="variance")
+
+
+def standard_errors(cells: pd.DataFrame, fraction: bool) -> pd.Series:
+    """Seed noise pooled within (model, evaluated_at), plus the evaluation set's sampling."""
+    keys = [cells["model"], cells["evaluated_at"]]
+    free = cells["seeds"].astype(float) - 1
+    squares = (cells["variance"].astype(float).fillna(0.0) * free).groupby(keys).transform("sum")
+    degrees = free.groupby(keys).transform("sum")
+    seed_variance = (squares / degrees.where(degrees > 0, math.nan)) / cells["seeds"].astype(float)
+    mean = cells["mean"].astype(float)
+    sampling = mean * (1 - mean) / cells["n"].astype(float) if fraction else 0.0
+    return (seed_variance + sampling) ** 0.5

@@ -1,0 +1,120 @@
+"""Tables -> one matplotlib Figure per function; nothing is fitted here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from clipa_scaling.collect import summarise_cells
+from clipa_scaling.schema import label
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
+MARKERS = "osD^vP"
+INTERVAL = 1.96  # standard errors in a 95 % interval
+
+
+def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Zero-shot accuracy at the end, one line per model: against image tokens and training FLOPs.
+
+    Bars are 95 % intervals over seeds and evaluation pictures; a cell with one seed has none.
+    """
+    cells = summarise_cells(tables)
+    cells = cells[cells["evaluated_at"] == cells["samples"]]
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for index, (model, line) in enumerate(by_size(cells)):
+        for axes, x in ((left, "image_tokens"), (right, "train_flops")):
+            draw_line(axes, line.sort_values(x), x, f"{model}", index)
+    token_axis(left, cells)
+    right.set_xscale("log")
+    right.set_xlabel(label("train_flops"))
+    left.set_ylabel(label("accuracy"))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    left.legend(title=label("model"), frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Zero-shot accuracy during training, one panel per model, one line per image token count."""
+    cells = summarise_cells(tables)
+    groups = by_size(cells)
+    count = max(1, len(groups))
+    figure = Figure(figsize=(3.6 * count + 0.6, 3.9), layout="constrained")
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for axes, (model, rows) in zip(panels, groups, strict=False):
+        for index, (tokens, line) in enumerate(rows.groupby("image_tokens")):
+            line = line.sort_values("evaluated_at")
+            draw_line(axes, line, "evaluated_at", f"{tokens}", index)
+        axes.set_title(str(model), fontsize=10)
+        axes.set_xlabel(label("samples"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    panels[0].set_ylabel(label("accuracy"))
+    panels[-1].legend(title=label("image_tokens"), frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The models from the smallest to the largest, each with its cells."""
+    sizes = cells.groupby("model")["image_params"].max().sort_values()
+    return [(str(model), cells[cells["model"] == model]) for model in sizes.index]
+
+
+def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> None:
+    """One line with its 95 % bars."""
+    error = INTERVAL * line["standard_error"].astype(float)
+    axes.errorbar(
+        line[x].astype(float),
+        line["mean"].astype(float),
+        yerr=None if error.isna().all() else error,
+        label=name,
+        color=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=5,
+        linewidth=1.5,
+        capsize=2.5,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+
+
+def token_axis(axes: Axes, cells: pd.DataFrame) -> None:
+    """A log axis whose ticks are the token counts of the sweep, and nothing else."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(cells["image_tokens"].astype(float).unique())))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(label("image_tokens"))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG; the same figure gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with matplotlib.rc_context({"svg.hashsalt": "clipa_scaling"}):
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    os.replace(temporary, path)
+
+
+def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> list[Path]:
+    """Every figure that the tables allow; the paths, the main one first."""
+    if summarise_cells(tables).empty:
+        return []
+    drawn = {
+        "accuracy_vs_image_tokens": accuracy_vs_image_tokens(
+            tables, f"{name}: accuracy against image tokens and compute"
+        ),
+        "accuracy_vs_samples": accuracy_vs_samples(tables, f"{name}: accuracy during training"),
+    }
+    paths = []
+    for stem, figure in drawn.items():
+        paths.append(folder / f"{stem}.png")
+        save_figure(figure, paths[-1])
+    return paths

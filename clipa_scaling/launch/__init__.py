@@ -1,0 +1,1 @@
+"""Starting runs: a pool of processes on this machine."""

@@ -1,0 +1,199 @@
+"""A pool of processes on this machine: one process per run, slots by GPU or core."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from clipa_scaling.grid import Planned
+from clipa_scaling.rundir import RunDir, RunState, read_state
+from clipa_scaling.show import clock, count_states, live_table, plain_line
+
+LOOK_SECONDS = 0.25
+LINE_SECONDS = 15.0  # between plain lines, where there is no terminal
+STOP_SECONDS = 120.0  # assumed: ample for a step, an evaluation batch and a checkpoint
+
+Row = tuple[str, "object", RunState]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run: the environment that keeps it to its share of the machine."""
+
+    name: str
+    environment: dict[str, str]
+
+
+def find_slots(wanted: int | None = None) -> list[Slot]:
+    """One slot per visible GPU, else one per core; `wanted` overrides the number of core slots."""
+    gpus = visible_gpus()
+    if gpus and wanted is None:
+        return [Slot(f"gpu{gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
+    cores = len(os.sched_getaffinity(0))
+    count = min(wanted or cores, cores)
+    threads = max(1, cores // count)
+    return [
+        Slot(f"core{index}", {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""})
+        for index in range(count)
+    ]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    masked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if masked is not None:
+        return [name for name in masked.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return []
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index in range(len(lines))] if listed.returncode == 0 else []
+
+
+class Pool:
+    """Runs at work and in waiting; children wait until their parent is done."""
+
+    def __init__(self, runs: Path, planned: Sequence[Planned], slots: Sequence[Slot], logs: Path):
+        self.runs, self.planned, self.logs = runs, planned, logs
+        self.waiting = deque(planned)
+        self.free = list(slots)
+        self.working: dict[str, tuple[subprocess.Popen[bytes], Slot]] = {}
+        self.states = {item.id: read_state(RunDir(runs / item.id)) for item in planned}
+        self.stopping = False
+
+    def start_waiting(self) -> None:
+        """Fill the free slots."""
+        while self.free and self.waiting and not self.stopping:
+            item, slot = self.waiting.popleft(), self.free.pop(0)
+            with open(self.logs / f"{item.id}.log", "ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "clipa_scaling.train.loop", str(self.runs / item.id)],
+                    env=os.environ | slot.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # a terminal's Ctrl-C reaches this pool alone
+                )
+            self.working[item.id] = (process, slot)
+
+    def look(self) -> None:
+        """Note progress and take back the slots of runs that ended."""
+        for identity, (process, slot) in list(self.working.items()):
+            state = read_state(RunDir(self.runs / identity))
+            code = process.poll()
+            if code is None:
+                starting = state.name in ("planned", "lost", "stopped", "failed", "diverged")
+                self.states[identity] = (
+                    RunState("running", state.samples, progress=state.progress)
+                    if starting
+                    else state
+                )
+                continue
+            state = read_state(RunDir(self.runs / identity))
+            if state.name == "planned":
+                reason = f"exit code {code} before it started; see {self.logs / identity}.log"
+                state = RunState("failed", reason=reason)
+            self.states[identity] = state
+            del self.working[identity]
+            self.free.append(slot)
+
+    def stop(self) -> None:
+        """Ask every run to save and leave; nothing new is started."""
+        self.stopping = True
+        for process, _ in self.working.values():
+            process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End what did not leave; the next start resumes from the last checkpoint."""
+        for process, _ in self.working.values():
+            process.kill()
+            process.wait()
+
+    def rows(self) -> list[tuple[Planned, RunState]]:
+        return [(item, self.states[item.id]) for item in self.planned]
+
+
+def run_pool(
+    runs: Path, planned: Sequence[Planned], slots: Sequence[Slot], logs: Path, console: Console
+) -> dict[str, RunState]:
+    """Work through the runs; their final states. Ctrl-C stops cleanly, a second one at once."""
+    logs.mkdir(parents=True, exist_ok=True)
+    pool = Pool(runs, planned, slots, logs)
+    interrupts: list[float] = []
+
+    def interrupt(*_: object) -> None:
+        interrupts.append(time.monotonic())
+
+    old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Display(console, pool) as show:
+            while pool.working or (pool.waiting and not pool.stopping):
+                if interrupts and not pool.stopping:
+                    pool.stop()
+                    show("stopping: every run saves and leaves")
+                overdue = interrupts and time.monotonic() - interrupts[0] > STOP_SECONDS
+                if len(interrupts) > 1 or overdue:
+                    pool.kill()
+                pool.start_waiting()
+                pool.look()
+                show(None)
+                time.sleep(LOOK_SECONDS)
+    finally:
+        pool.kill()
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return pool.states
+
+
+class Display:
+    """A live table on a terminal; elsewhere a line now and then, and one whenever a run ends."""
+
+    def __init__(self, console: Console, pool: Pool):
+        self.console, self.pool = console, pool
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.began = self.last = time.monotonic()
+        self.told: dict[str, str] = {}
+
+    def __enter__(self) -> Callable[[str | None], None]:
+        if self.live:
+            self.live.start()
+        return self.show
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.show(None)
+            self.live.stop()
+
+    def show(self, message: str | None) -> None:
+        rows = [(item.id, item.spec, state) for item, state in self.pool.rows()]
+        title = f"{count_states(state.name for *_, state in rows)}; {clock(self.elapsed)}"
+        if message:
+            self.console.print(message)
+        if self.live:
+            most = max(4, self.console.height - 6)
+            self.live.update(live_table(title, rows, most), refresh=True)
+            return
+        for identity, _, state in rows:
+            over = state.name in ("done", "failed", "diverged", "stopped", "lost")
+            if over and self.told.get(identity) != state.name and identity not in self.pool.working:
+                self.told[identity] = state.name
+                ending = f": {state.reason}" if state.reason else ""
+                self.console.print(f"{state.name} {identity}{ending}", highlight=False)
+        if time.monotonic() - self.last > LINE_SECONDS:
+            self.last = time.monotonic()
+            self.console.print(plain_line(clock(self.elapsed), rows), highlight=False)
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began

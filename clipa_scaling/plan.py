@@ -1,0 +1,219 @@
+"""RunSpecs + disk -> what is done, what is left, what it costs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clipa_scaling.cost import DEVICES, Cost, price
+from clipa_scaling.grid import Excluded, Planned
+from clipa_scaling.models import load_model
+from clipa_scaling.rundir import RunDir, RunState, read_json, read_state, write_json
+from clipa_scaling.spec import RunSpec, identity, spec_to_json
+from clipa_scaling.sweepfile import Sweep
+
+PLANNED = RunState("planned")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One run with its price and what its folder says."""
+
+    planned: Planned
+    cost: Cost
+    state: RunState
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run and excluded cell of a sweep, and what the researcher should know before it runs."""
+
+    sweep: Sweep
+    rows: tuple[PlanRow, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def excluded(self) -> tuple[Excluded, ...]:
+        return self.sweep.grid.excluded
+
+    @property
+    def left(self) -> list[PlanRow]:
+        """The runs that are not done."""
+        return [row for row in self.rows if row.state.name != "done"]
+
+    def total(self, name: str, rows: Iterable[PlanRow] | None = None) -> float:
+        """The sum of one cost over rows, all of them unless told otherwise; NaN if one is unknown."""
+        chosen = self.rows if rows is None else rows
+        return math.fsum(getattr(row.cost, name) for row in chosen)
+
+
+def make_plan(sweep: Sweep, runs: Path) -> Plan:
+    """Price every run and look its folder up; reads the disk, changes nothing."""
+    present = set(os.listdir(runs)) if runs.is_dir() else set()
+    states: dict[str, RunState] = {}
+    rows = []
+    for planned in sweep.grid.runs:
+        state = read_state(RunDir(runs / planned.id)) if planned.id in present else PLANNED
+        parent = planned.spec.parent
+        if state.name == "planned" and parent and states[parent].name != "done":
+            state = RunState("blocked", reason=f"waits for {parent}")
+        states[planned.id] = state
+        rows.append(PlanRow(planned, price_run(planned.spec, sweep), state))
+    return Plan(sweep, tuple(rows), tuple(find_warnings(sweep, rows)))
+
+
+def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
+    """The closed-form cost of a run on the sweep's device."""
+    resources = sweep.resources
+    return price(
+        load_model(spec.model),
+        image_tokens=spec.image_tokens,
+        position_tokens=spec.position_tokens,
+        text_tokens=spec.text_tokens,
+        vocab_size=spec.vocab_size,
+        samples=spec.samples,
+        micro_batch=-(-spec.batch_size // spec.gpus),
+        batch_size=spec.batch_size,
+        precision=spec.precision,
+        grad_checkpointing=spec.grad_checkpointing,
+        device=resources.device,
+        gpus=spec.gpus,
+        utilisation=resources.utilisation,
+        dollars_per_gpu_hour=resources.dollars_per_gpu_hour,
+    )
+
+
+def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
+    """What does not stop a launch and yet can spoil a study."""
+    warnings = [f"data missing: {sweep.missing}"] if sweep.missing else []
+    longest = max((row.planned.spec.image_tokens for row in rows), default=0)
+    for cell in sweep.grid.excluded:
+        tokens = cell.values.get("image_tokens")
+        if isinstance(tokens, int) and tokens >= longest:
+            model = cell.values.get("model")
+            warnings.append(
+                f"{model} at image_tokens={tokens} is excluded: the cell others are compared with"
+            )
+    device = DEVICES[sweep.resources.device]
+    large = [row for row in rows if row.cost.memory_bytes > device.memory_bytes]
+    if large:
+        worst = max(large, key=lambda row: row.cost.memory_bytes)
+        warnings.append(
+            f"{len(large)} runs may not fit {device.name}: {worst.planned.id} needs about "
+            f"{worst.cost.memory_bytes / 1e9:.0f} GB a device; raise gpus or set grad_checkpointing"
+        )
+    small = {
+        (row.planned.spec.store_px, row.planned.spec.image_size)
+        for row in rows
+        if row.planned.spec.store_px
+        < math.floor(row.planned.spec.image_size / math.sqrt(row.planned.spec.crop_min_area))
+    }
+    if small:
+        store_px, image_size = max(small, key=lambda pair: pair[1])
+        warnings.append(
+            f"store_px={store_px} is small for image_size={image_size}: some crops are enlarged"
+        )
+    return warnings
+
+
+def over_budget(plan: Plan) -> str | None:
+    """Why the runs that are left may not be launched, with the numbers; None within the budget."""
+    budget = plan.sweep.budget
+    for name, limit in (("gpu_hours", budget.gpu_hours), ("dollars", budget.dollars)):
+        needed = plan.total(name, plan.left)
+        if needed > limit:
+            return (
+                f"{plan.sweep.path}: budget: {len(plan.left)} runs need {needed:,.2f} {name}, "
+                f"allowed: {limit:,.2f}; raise budget.{name}, or plan fewer or smaller runs"
+            )
+    return None
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """Every cell with spec, cost and state, excluded ones with their reason, and the totals."""
+    cells = [
+        {
+            "run": row.planned.id,
+            "state": row.state.name,
+            "reason": row.state.reason,
+            "samples_done": row.state.samples,
+            "asked": dict(row.planned.asked),
+            "spec": identity(row.planned.spec) | {"stage": row.planned.spec.stage},
+            "cost": {name: finite(value) for name, value in asdict(row.cost).items()},
+        }
+        for row in plan.rows
+    ]
+    excluded = [
+        {"stage": cell.stage, "asked": dict(cell.values), "reason": cell.reason}
+        for cell in plan.excluded
+    ]
+    names = ("train_flops", "gpu_hours", "dollars")
+    return {
+        "sweep": plan.sweep.name,
+        "device": plan.sweep.resources.device,
+        "cells": cells,
+        "excluded": excluded,
+        "totals": {name: finite(plan.total(name)) for name in names},
+        "left": {name: finite(plan.total(name, plan.left)) for name in names},
+        "warnings": list(plan.warnings),
+    }
+
+
+def finite(value: Any) -> Any:
+    """The value, an unknown number as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sweep_folder(runs: Path, name: str) -> Path:
+    """What the launcher knows of a sweep, beside the runs."""
+    return runs / ".sweeps" / name
+
+
+def save_plan(plan: Plan, runs: Path) -> None:
+    """Keep the plan, so that a later one can tell what became of its runs."""
+    folder = sweep_folder(runs, plan.sweep.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [
+        {
+            "run": row.planned.id,
+            "asked": dict(row.planned.asked),
+            "spec": spec_to_json(row.planned.spec),
+        }
+        for row in plan.rows
+    ]
+    write_json(folder / "plan.json", {"sweep": plan.sweep.name, "runs": kept})
+
+
+def changed_defaults(plan: Plan, runs: Path) -> str | None:
+    """Why a launch would redo finished runs that the file asks for in the same words; or None.
+
+    The file's words for a cell are the same as in the last plan, that run is done, and yet the id
+    is new: then a default of this package, or the data, changed underneath.
+    """
+    before = read_json(sweep_folder(runs, plan.sweep.name) / "plan.json")
+    if before is None:
+        return None
+    known = {(repr(old["asked"]), old["spec"]["stage"]): old for old in before["runs"]}
+    for row in plan.left:
+        old = known.get((repr(dict(row.planned.asked)), row.planned.spec.stage))
+        if old is None or old["run"] == row.planned.id:
+            continue
+        if not RunDir(runs / old["run"]).done.exists():
+            continue
+        new = spec_to_json(row.planned.spec)
+        names = identity(row.planned.spec)
+        changed = [
+            f"{name}: {old['spec'].get(name)!r} -> {new[name]!r}"
+            for name in names
+            if old["spec"].get(name) != new[name]
+        ]
+        return (
+            f"{plan.sweep.path}: {row.planned.id} would redo the finished {old['run']}, though the "
+            f"file asks the same; changed: {'; '.join(changed)}; set the old value, or pass "
+            "--accept-changed"
+        )
+    return None

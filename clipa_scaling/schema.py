@@ -1,0 +1,130 @@
+"""Every column of every table: dtype, unit, axis label, meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; `dtype` is a pandas dtype that can hold a missing value."""
+
+    name: str
+    dtype: str
+    unit: str
+    label: str
+    meaning: str
+
+
+def _table(*rows: tuple[str, str, str, str, str]) -> dict[str, Column]:
+    return {row[0]: Column(*row) for row in rows}
+
+
+SPEC = _table(
+    ("kind", "string", "", "Kind", "pretrain, decay, finetune or evaluate"),
+    ("parent", "string", "", "Parent", "run id of the parent stage; empty for a first stage"),
+    ("model", "string", "", "Model", "size and patch, e.g. B/16"),
+    ("image_tokens", "Int64", "tokens", "Image tokens", "patch tokens the image tower sees, no CLS"),
+    ("text_tokens", "Int64", "tokens", "Text tokens", "text positions, special tokens and padding in"),
+    ("image_reduction", "string", "", "Image reduction", "how image tokens are reduced"),
+    ("text_reduction", "string", "", "Text reduction", "how text tokens are reduced"),
+    ("image_size", "Int64", "px", "Image size (px)", "pixels a side before masking"),
+    ("tokenizer", "string", "", "Tokenizer", "clip: CLIP's BPE"),
+    ("vocab_size", "Int64", "", "Vocabulary", "rows of the token embedding"),
+    ("data_fingerprint", "string", "", "Data", "fingerprint of the training data"),
+    ("pixels", "string", "", "Pixel path", "packed"),
+    ("store_px", "Int64", "px", "Stored size (px)", "pixels a side in the pack"),
+    ("shuffle_shards", "Int64", "shards", "Shuffle window", "shards shuffled together"),
+    ("crop_min_area", "Float64", "", "Smallest crop area", "share of the picture; 1 is no crop"),
+    ("samples", "Int64", "samples", "Samples seen", "image-text pairs seen, whole steps"),
+    ("batch_size", "Int64", "samples", "Batch size", "pairs per step, over all devices"),
+    ("lr", "Float64", "", "Learning rate", "peak learning rate"),
+    ("schedule", "string", "", "Schedule", "learning-rate schedule after warm-up"),
+    ("warmup_samples", "Int64", "samples", "Warm-up samples", "samples of linear warm-up"),
+    ("weight_decay", "Float64", "", "Weight decay", "AdamW's, on matrices only"),
+    ("beta1", "Float64", "", "Adam beta 1", "AdamW's"),
+    ("beta2", "Float64", "", "Adam beta 2", "AdamW's"),
+    ("epsilon", "Float64", "", "Adam epsilon", "AdamW's"),
+    ("precision", "string", "", "Precision", "bf16 (autocast) or fp32"),
+    ("seed", "Int64", "", "Seed", "keys everything random"),
+)
+
+COST = _table(
+    ("image_params", "Int64", "", "Image parameters", "image tower, position table in"),
+    ("text_params", "Int64", "", "Text parameters", "text tower, embedding tables in"),
+    ("total_params", "Int64", "", "Parameters", "both towers and the temperature"),
+    ("nonembedding_params", "Int64", "", "Parameters without tables", "no token or position tables"),
+    ("flops_per_sample", "Float64", "FLOPs", "FLOPs per sample", "one forward of both towers"),
+    ("train_flops", "Float64", "FLOPs", "Training FLOPs", "3 x samples x flops_per_sample"),
+    ("recompute_flops", "Float64", "FLOPs", "Recomputed FLOPs", "gradient checkpointing's share"),
+    ("memory_bytes", "Float64", "bytes", "Memory (estimate)", "training memory on each device"),
+    ("checkpoint_bytes", "Float64", "bytes", "Checkpoint", "one checkpoint with optimizer state"),
+    ("gpu_hours", "Float64", "h", "GPU-hours", "device hours at the utilisation the plan names"),
+    ("dollars", "Float64", "$", "Dollars", "gpu_hours x price; missing without a price"),
+)
+
+STATE = _table(
+    ("run", "string", "", "Run", "run id"),
+    ("stage", "string", "", "Stage", "the stage's name in the sweep file"),
+    ("state", "string", "", "State", "planned, blocked, running, stopped, lost, failed, diverged, "
+     "done or excluded"),
+    ("reason", "string", "", "Reason", "why it failed, is blocked or excluded"),
+)  # fmt: skip
+
+OUTCOME = _table(
+    ("accuracy", "Float64", "", "Zero-shot accuracy (%)", "top-1 of the first classification set "
+     "at the end"),
+    ("accuracy_n", "Int64", "", "Evaluation pictures", "pictures behind accuracy"),
+    ("accuracy_set", "string", "", "Evaluation set", "the set behind accuracy"),
+    ("loss", "Float64", "nats", "Training loss", "mean over the last logged window"),
+    ("image_tokens_seen", "Int64", "tokens", "Image tokens seen", "from the tensor, in training"),
+    ("text_tokens_seen", "Int64", "tokens", "Text tokens seen", "from the tensor, in training"),
+    ("text_tokens_real", "Float64", "tokens", "Real text tokens", "mean without padding, last window"),
+    ("text_truncated", "Float64", "", "Truncated captions", "share cut short, last window"),
+    ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "no mask in evaluation"),
+    ("upsampled_crops", "Float64", "", "Upsampled crops", "share of crops below the image size, "
+     "last window"),
+    ("samples_per_second", "Float64", "1/s", "Samples per second", "median over logged windows"),
+    ("seconds", "Float64", "s", "Wall time (s)", "training and evaluation of the last attempt"),
+    ("attempts", "Int64", "", "Attempts", "how often the run was started"),
+    ("revision", "string", "", "Revision", "git revision of the last attempt"),
+    ("host_cpu", "string", "", "CPU", "processor of the last attempt"),
+    ("device", "string", "", "Device", "cpu or the GPU's name, last attempt"),
+)  # fmt: skip
+
+RUNS = {**STATE, **SPEC, **COST, **OUTCOME}
+
+EVALS = _table(
+    ("run", "string", "", "Run", "run id"),
+    ("samples", "Int64", "samples", "Samples seen", "when it was evaluated"),
+    ("set", "string", "", "Evaluation set", "its name in the sweep file"),
+    ("fingerprint", "string", "", "Benchmark", "fingerprint of the evaluation set"),
+    ("protocol", "string", "", "Protocol", "common: the sweep's prompts; paper: 80 templates"),
+    ("name", "string", "", "Measure", "accuracy, accuracy_top5, image_to_text_r1 ..., loss"),
+    ("value", "Float64", "", "Value", "a fraction in [0, 1], or nats for loss"),
+    ("n", "Int64", "", "Examples", "examples behind the value"),
+    ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),
+    ("truncated", "Float64", "", "Truncated texts", "share of prompts or captions cut short"),
+    ("correct", "string", "", "Correctness", "per-example bits, base64 of packed bits; or empty"),
+)
+
+CURVES = _table(
+    ("run", "string", "", "Run", "run id"),
+    ("samples", "Int64", "samples", "Samples seen", "at the end of the window"),
+    ("loss", "Float64", "nats", "Training loss", "mean over the window"),
+    ("lr", "Float64", "", "Learning rate", "of the last step"),
+    ("temperature", "Float64", "", "Temperature", "1 / exp(logit scale), last step"),
+    ("grad_norm", "Float64", "", "Gradient norm", "of the last step"),
+    ("image_tokens_seen", "Int64", "tokens", "Image tokens seen", "from the tensor"),
+    ("text_tokens_seen", "Int64", "tokens", "Text tokens seen", "from the tensor"),
+    ("text_tokens_real", "Float64", "tokens", "Real text tokens", "mean without padding"),
+    ("text_truncated", "Float64", "", "Truncated captions", "share cut short"),
+    ("upsampled_crops", "Float64", "", "Upsampled crops", "share of crops below the image size"),
+    ("samples_per_second", "Float64", "1/s", "Samples per second", "over the window"),
+    ("attempt", "Int64", "", "Attempt", "which start of the run wrote the row"),
+)
+
+
+def label(name: str) -> str:
+    """The axis label of a column in any table; KeyError for a name that no table has."""
+    return (RUNS | EVALS | CURVES)[name].label

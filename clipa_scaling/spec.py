@@ -1,0 +1,266 @@
+"""What one run is: RunSpec, its rules, its identity."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+
+from clipa_scaling.models import load_model
+
+Kind = Literal["pretrain", "decay", "finetune", "evaluate"]
+SHORTEST_TEXT = 3  # start, one word, end
+LONGEST_TEXT = 77  # what a pack holds of each caption (CLIP, arXiv:2103.00020, section 2.4)
+
+
+class SpecError(ValueError):
+    """A field whose value breaks a rule; `field` names it, so that a caller can add where it was set."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.field = name
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A packed evaluation set and what to do with it; `pack` is its folder."""
+
+    name: str
+    task: Literal["classify", "retrieve"]
+    pack: str
+    fingerprint: str
+    prompts: tuple[str, ...] = ("a photo of a {}",)
+
+
+def beside(default: Any = MISSING) -> Any:
+    """A field that does not determine the weights, hence no part of a run's identity."""
+    return field(default=default, metadata={"identity": False})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One stage of one configuration, fully resolved; durations are in samples.
+
+    Defaults are CLIPA's pretraining recipe (arXiv:2305.07017, Appendix A, Table 5) where it names
+    a value. A field added later must carry the metadata `legacy`: the value under which the ids of
+    older runs stay what they were.
+    """
+
+    model: str
+    image_tokens: int
+    samples: int
+    batch_size: int
+    lr: float
+    data_fingerprint: str
+    kind: Kind = "pretrain"
+    parent: str = ""
+    text_tokens: int = 32
+    image_reduction: Literal["resize", "random"] = "resize"
+    text_reduction: Literal["truncate"] = "truncate"
+    image_size: int = 0
+    tokenizer: Literal["clip"] = "clip"
+    vocab_size: int = 49_408
+    pixels: Literal["packed"] = "packed"
+    store_px: int
+    shuffle_shards: int = 64
+    crop_min_area: float = 0.4
+    schedule: Literal["cosine"] = "cosine"
+    warmup_samples: int = 0
+    weight_decay: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 0
+
+    stage: str = beside("pretrain")
+    gpus: int = beside(1)
+    grad_checkpointing: bool = beside(False)
+    eval_every_samples: int = beside(0)
+    checkpoint_every_samples: int = beside(0)
+    log_every_samples: int = beside(0)
+    eval_batch: int = beside(256)
+    protocols: tuple[Literal["common", "paper"], ...] = beside(("common",))
+    pack: str = beside("")
+    evals: tuple[EvalSet, ...] = beside(())
+
+    @property
+    def position_tokens(self) -> int:
+        """Patches in the position table: the full grid under masks, `image_tokens` under resize."""
+        return (self.image_size // load_model(self.model).patch) ** 2
+
+    @property
+    def eval_image_tokens(self) -> int:
+        """Evaluation uses no mask: the full grid for masks, the training count for resize."""
+        return self.position_tokens
+
+    @property
+    def steps(self) -> int:
+        return self.samples // self.batch_size
+
+
+REQUIRED = ("model", "image_tokens", "samples", "batch_size", "lr")
+DERIVED = ("data_fingerprint", "parent", "stage", "store_px", "kind", "pack", "evals", "protocols")
+
+
+@cache
+def field_types() -> dict[str, Any]:
+    """Every field's type, by name."""
+    return typing.get_type_hints(RunSpec)
+
+
+def settable_fields() -> list[str]:
+    """The fields a sweep file may set; the others follow from its data, stages and evaluation."""
+    return [name for name in field_types() if name not in DERIVED]
+
+
+def check_type(name: str, value: Any) -> Any:
+    """The value as the field's type, `4e9` as an integer; SpecError says what is allowed."""
+    hint = field_types()[name]
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        converted = msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        allowed = typing.get_args(hint)
+        wanted = ", ".join(map(str, allowed)) if allowed else f"a value of type {hint.__name__}"
+        raise SpecError(name, f"{name}={value!r} is not allowed; allowed: {wanted}") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise SpecError(name, f"{name}={value!r} is not finite; allowed: a finite number")
+    return converted
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """How an error message ends: the nearest known word, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"nearest: {close[0]}" if close else f"allowed: {', '.join(known)}"
+
+
+def resolve(values: Mapping[str, Any]) -> RunSpec:
+    """A RunSpec from typed values: derived fields filled in, every rule checked, samples rounded up.
+
+    Raises SpecError naming the field, its value, the rule and the way out.
+    """
+    for name in REQUIRED:
+        if name not in values:
+            raise SpecError(name, f"{name} is not set; set it under fixed:, axes: or a rule")
+    try:
+        model = load_model(values["model"])
+    except ValueError as error:
+        raise SpecError("model", str(error)) from None
+    resolved = dict(values)
+    resolved["image_size"] = check_image(values, model.patch)
+    check_numbers(values)
+    steps = -(-values["samples"] // values["batch_size"])
+    resolved["samples"] = steps * values["batch_size"]
+    return RunSpec(**resolved)
+
+
+def check_image(values: Mapping[str, Any], patch: int) -> int:
+    """The image size in pixels that gives this token count, or SpecError with the nearest counts."""
+    tokens, given = values["image_tokens"], values.get("image_size", 0)
+    if tokens < 1:
+        raise SpecError("image_tokens", f"image_tokens={tokens} is below 1; nearest: 1")
+    if values.get("image_reduction", "resize") == "resize":
+        side = math.isqrt(tokens)
+        if side * side != tokens:
+            message = f"image_tokens={tokens} is no square, as resize needs; "
+            raise SpecError("image_tokens", f"{message}nearest: {side**2}, {(side + 1) ** 2}")
+        if given not in (0, side * patch):
+            message = f"image_size={given} does not give image_tokens={tokens} at patch {patch}; "
+            raise SpecError("image_size", f"{message}allowed: {side * patch}, or leave it out")
+        return side * patch
+    size = given or 224
+    if size % patch:
+        message = f"image_size={size} is no multiple of patch {patch}; "
+        raise SpecError("image_size", f"{message}nearest: {max(patch, round(size / patch) * patch)}")
+    if tokens > (size // patch) ** 2:
+        message = f"image_tokens={tokens} is more than image_size {size} at patch {patch} has; "
+        raise SpecError("image_tokens", f"{message}allowed: 1 to {(size // patch) ** 2}")
+    return size
+
+
+POSITIVE = ("samples", "batch_size", "lr", "gpus", "shuffle_shards", "epsilon", "eval_batch")
+NOT_NEGATIVE = (
+    "warmup_samples",
+    "weight_decay",
+    "seed",
+    "eval_every_samples",
+    "checkpoint_every_samples",
+    "log_every_samples",
+)
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """The rules of single numbers; SpecError with the allowed range."""
+    for name in POSITIVE:
+        if name in values and values[name] <= 0:
+            raise SpecError(name, f"{name}={values[name]} is not positive; allowed: above 0")
+    for name in NOT_NEGATIVE:
+        if name in values and values[name] < 0:
+            raise SpecError(name, f"{name}={values[name]} is negative; allowed: 0 or more")
+    ranges = {
+        "text_tokens": (SHORTEST_TEXT, LONGEST_TEXT),
+        "crop_min_area": (0.01, 1.0),
+        "beta1": (0.0, 0.9999),
+        "beta2": (0.0, 0.99999),
+        "vocab_size": (49_408, 49_408),  # what the CLIP tokenizer has
+    }
+    for name, (low, high) in ranges.items():
+        if name in values and not low <= values[name] <= high:
+            raise SpecError(name, f"{name}={values[name]} is out of range; allowed: {low} to {high}")
+    if values.get("warmup_samples", 0) > values["samples"]:
+        message = f"warmup_samples={values['warmup_samples']} is more than samples; "
+        raise SpecError("warmup_samples", f"{message}allowed: 0 to {values['samples']}")
+
+
+def identity(spec: RunSpec) -> dict[str, Any]:
+    """What determines the weights: every field but those beside, legacy values left out."""
+    kept = {}
+    for item in fields(spec):
+        value = getattr(spec, item.name)
+        if not item.metadata.get("identity", True):
+            continue
+        if "legacy" in item.metadata and value == item.metadata["legacy"]:
+            continue
+        kept[item.name] = value
+    return kept
+
+
+def run_id(spec: RunSpec) -> str:
+    """A readable slug and ten hex digits of the hash of the run's identity."""
+    text = json.dumps(identity(spec), sort_keys=True)
+    digits = hashlib.sha256(text.encode()).hexdigest()[:10]
+    model = spec.model.replace("/", "-")
+    sizes = f"i{spec.image_tokens}-t{spec.text_tokens}-{short_count(spec.samples)}"
+    return f"{spec.stage}-{model}-{sizes}-s{spec.seed}-{digits}"
+
+
+def short_count(count: int) -> str:
+    """A count in three digits: 2.56B, 48K."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def spec_to_json(spec: RunSpec) -> dict[str, Any]:
+    """The spec as plain JSON values."""
+    return dict(msgspec.to_builtins(spec))
+
+
+def spec_from_json(value: Mapping[str, Any]) -> RunSpec:
+    """The spec that `spec_to_json` wrote; an unknown or missing field raises."""
+    unknown = set(value) - {item.name for item in fields(RunSpec)}
+    if unknown:
+        raise ValueError(f"spec.json: unknown fields {sorted(unknown)}; written by another version")
+    return msgspec.convert(value, RunSpec)

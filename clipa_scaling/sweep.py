@@ -1,0 +1,208 @@
+"""The command line: `python -m clipa_scaling.sweep SWEEP.yaml` plans, prices, runs and draws."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from clipa_scaling import claim, rundir
+from clipa_scaling.plan import (
+    Plan,
+    changed_defaults,
+    make_plan,
+    over_budget,
+    plan_to_json,
+    save_plan,
+    sweep_folder,
+)
+from clipa_scaling.show import count_states, print_plan
+from clipa_scaling.spec import spec_to_json
+from clipa_scaling.sweepfile import load_sweep
+from clipa_scaling.yamlfile import SweepError
+
+OK, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m clipa_scaling.sweep",
+        description="Plan, price and run the study that a sweep file describes, then collect its "
+        "tables and draw its figures. Safe to run again at any time: finished runs stay, "
+        "interrupted ones go on.",
+        epilog="Exit codes: 0 done, 1 a run failed, 2 a mistake in the file or its data (one line "
+        "says which), 130 stopped.",
+    )
+    parser.add_argument("sweep", type=Path, help="the sweep file, e.g. sweeps/mini.yaml")
+    parser.add_argument("--plan", action="store_true", help="print the plan and its price, and stop")
+    parser.add_argument("--json", action="store_true", help="with --plan: every cell, as JSON")
+    parser.add_argument(
+        "--collect", action="store_true", help="only collect tables and draw figures"
+    )
+    parser.add_argument("--retry", choices=["failed"], help="run failed and diverged runs again")
+    parser.add_argument(
+        "--accept-changed", action="store_true", help="redo finished runs whose defaults changed"
+    )
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per GPU, else per core)")
+    parser.add_argument("--runs", help="runs folder (default: CLIPA_RUNS, else runs/)")
+    parser.add_argument("--results", type=Path, help="results folder (default: results/)")
+    options = parser.parse_args(arguments)
+    if options.json and not options.plan:
+        parser.error("--json goes with --plan")
+    if options.jobs is not None and options.jobs < 1:
+        parser.error(f"--jobs={options.jobs}: allowed: 1 or more")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; every mistake of the user's is one line on stderr and exit code 2."""
+    options = parse_arguments(arguments)
+    try:
+        return run_command(options)
+    except (SweepError, claim.HeldError) as error:
+        print(error, file=sys.stderr)
+        return WRONG
+    except BrokenPipeError:  # `| head` closed the pipe: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def run_command(options: argparse.Namespace) -> int:
+    console = Console(width=None if sys.stdout.isatty() else 130, soft_wrap=False)
+    runs = rundir.find_runs(options.runs)
+    sweep = load_sweep(options.sweep, rundir.find_packs(runs))
+    plan = make_plan(sweep, runs)
+    results = (options.results or rundir.find_project() / "results") / sweep.name
+    if options.plan:
+        if options.json:
+            print(json.dumps(plan_to_json(plan), indent=1, allow_nan=False))
+        else:
+            print_plan(console, plan)
+            excess = over_budget(plan)
+            if excess:
+                console.print(f"[yellow]over budget:[/] {escape(excess)}")
+        return OK
+    if options.collect:
+        return finish(console, plan, runs, results)
+    todo = choose(plan, options.retry)
+    if not todo and (results / "runs.csv").exists():
+        print_nothing_to_do(console, plan, results)
+        return OK if all(row.state.name == "done" for row in plan.rows) else FAILED
+    refuse(plan, runs, options.accept_changed)
+    return launch(console, plan, runs, results, options, todo)
+
+
+def choose(plan: Plan, retry: str | None) -> list[str]:
+    """The ids to launch: what is left, failed runs only when asked for."""
+    settled = {"done"} if retry else {"done", "failed", "diverged"}
+    return [row.planned.id for row in plan.rows if row.state.name not in settled]
+
+
+def print_nothing_to_do(console: Console, plan: Plan, results: Path) -> None:
+    states = count_states(
+        [*(row.state.name for row in plan.rows), *("excluded" for _ in plan.excluded)]
+    )
+    console.print(f"nothing to do: {states}. Tables and figures: {shown(results)}", soft_wrap=True)
+    for row in plan.rows:
+        if row.state.name in ("failed", "diverged"):
+            reason = escape(f"{row.planned.id}: {row.state.reason}")
+            console.print(f"{row.state.name} {reason}", soft_wrap=True)
+    if any(row.state.name in ("failed", "diverged") for row in plan.rows):
+        console.print("Run them again with --retry failed.")
+
+
+def refuse(plan: Plan, runs: Path, accept_changed: bool) -> None:
+    """Raise SweepError where nothing may be launched: data missing, over budget, changed defaults."""
+    if plan.sweep.missing:
+        raise SweepError(plan.sweep.missing)
+    excess = over_budget(plan)
+    if excess:
+        raise SweepError(excess)
+    unready = [row.planned.spec for row in plan.left if row.planned.spec.gpus > 1]
+    if unready:
+        raise SweepError(
+            f"{plan.sweep.path}: gpus={unready[0].gpus}: a local run uses one device; allowed: 1"
+        )
+    changed = None if accept_changed else changed_defaults(plan, runs)
+    if changed:
+        raise SweepError(changed)
+
+
+def launch(
+    console: Console,
+    plan: Plan,
+    runs: Path,
+    results: Path,
+    options: argparse.Namespace,
+    todo: list[str],
+) -> int:
+    """Pack what is not packed, run what is left, collect; the exit code."""
+    from clipa_scaling.launch import local, packs
+
+    folder = runs / ".sweeps" / "launches"
+    mine = claim.take(f"runs folder {shown(runs)}", folder, folder, {"sweep": plan.sweep.name})
+    try:
+        print_plan(console, plan)
+        slots = local.find_slots(options.jobs)
+        if not packs.make_packs(plan.sweep.packs, len(slots), console):
+            return FAILED if not packs.was_stopped() else STOPPED
+        save_plan(plan, runs)
+        chosen = [row for row in plan.rows if row.planned.id in set(todo)]
+        trained = [row for row in chosen if row.planned.spec.kind == "pretrain"]
+        # The longest first, so that the last slot to end ends early.
+        trained.sort(key=lambda row: row.cost.train_flops, reverse=True)
+        for row in trained:
+            run = rundir.RunDir(runs / row.planned.id)
+            run.path.mkdir(parents=True, exist_ok=True)
+            rundir.write_json(run.spec, spec_to_json(row.planned.spec))
+        logs = sweep_folder(runs, plan.sweep.name) / "logs"
+        states = local.run_pool(runs, [row.planned for row in trained], slots, logs, console)
+    finally:
+        rundir.write_json(mine / "exit.json", {})
+    later = len(chosen) - len(trained)
+    if later:
+        console.print(f"{later} runs of later stages were not started: this version pretrains only.")
+    code = finish(console, make_plan(plan.sweep, runs), runs, results)
+    if any(state.name in ("stopped", "lost") for state in states.values()):
+        console.print("stopped; the same command goes on.")
+        return STOPPED
+    return code
+
+
+def finish(console: Console, plan: Plan, runs: Path, results: Path) -> int:
+    """Collect the tables, draw the figures, print the outcome; FAILED if a run failed."""
+    # Slow to import, and a call with nothing to do must stay quick.
+    from clipa_scaling import collect, figures, outcome
+
+    tables = collect.collect(plan, runs)
+    collect.save_tables(tables, results)
+    paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
+    outcome.print_outcome(console, tables)
+    console.print(f"Tables: {shown(results)}/{{runs,evals,curves}}.csv", soft_wrap=True)
+    for path in paths:
+        console.print(f"Figure: {shown(path)}", soft_wrap=True)
+    failed = [row for row in plan.rows if row.state.name in ("failed", "diverged")]
+    for row in failed:
+        reason = escape(f"{row.planned.id}: {row.state.reason}")
+        attempt = rundir.RunDir(runs / row.planned.id).last_attempt()
+        where = f" (log: {attempt}/log)" if attempt else ""
+        console.print(f"[red]{row.state.name}[/] {reason}{where}", soft_wrap=True)
+    return FAILED if failed else OK
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

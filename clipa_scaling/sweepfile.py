@@ -1,0 +1,250 @@
+"""A sweep file as a whole: its data, evaluation sets, grid, resources and budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from clipa_scaling.cost import DEVICES
+from clipa_scaling.grid import Grid, make_grid
+from clipa_scaling.source import DataError, Source, fingerprint
+from clipa_scaling.spec import EvalSet, nearest
+from clipa_scaling.yamlfile import Document, Where, load_document
+
+KEYS = (
+    "name", "data", "fixed", "axes", "zip", "rules", "exclude", "include", "seeds", "stages",
+    "evaluate", "resources", "budget", "slurm",
+)  # fmt: skip
+SOURCE_KEYS = {"caption": str, "label": str, "pairs": int, "seed": int}
+DATA_KEYS = ("train", "id", "store_px", "max_unreadable", "evals", *SOURCE_KEYS)
+EVAL_KEYS = ("path", "task", "id", "prompts", *SOURCE_KEYS)
+PROTOCOLS = ("common", "paper")
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """A data set to decode once, and the folder that will hold it."""
+
+    folder: Path
+    fingerprint: str
+    source: Source
+    store_px: int
+    needs: Literal["captions", "labels"]
+    max_unreadable: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run is priced on; utilisation and price as given, else None."""
+
+    device: str = "a100-80gb"
+    utilisation: float | None = None
+    dollars_per_gpu_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Above either number nothing is launched; infinite where not given."""
+
+    gpu_hours: float = math.inf
+    dollars: float = math.inf
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and expanded; `missing` says which data is not there, if any."""
+
+    path: Path
+    name: str
+    grid: Grid
+    packs: tuple[PackRequest, ...]
+    resources: Resources
+    budget: Budget
+    missing: str | None
+
+
+def load_sweep(path: Path, packs: Path) -> Sweep:
+    """Read a sweep file; `packs` is the folder of packs. SweepError for any mistake in it.
+
+    Missing data is no mistake of the file: it is named in `missing`, and the runs' data
+    fingerprints say so.
+    """
+    document = load_document(path)
+    document.check_keys((), document.values, KEYS)
+    for needed in ("name", "data"):
+        if needed not in document.values:
+            raise document.error((), f"has no {needed}; add it, see the sweep files in sweeps/")
+    name = document.check_scalar(("name",), document.values["name"], str)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise document.error(("name",), f"{name!r} makes no folder name; allowed: letters, 0-9 _ . -")
+    data = DataBlock(document, packs)
+    given: dict[str, Any] = {
+        "data_fingerprint": data.train.fingerprint,
+        "store_px": data.train.store_px,
+        "pack": str(data.train.folder),
+        "evals": tuple(data.evals),
+        "protocols": read_protocols(document),
+    }
+    resources, budget = read_resources(document)
+    return Sweep(
+        path=path,
+        name=name,
+        grid=make_grid(document, given),
+        packs=tuple({pack.fingerprint: pack for pack in data.requests}.values()),
+        resources=resources,
+        budget=budget,
+        missing=data.missing,
+    )
+
+
+class DataBlock:
+    """The `data` block: the training set and the evaluation sets, as pack requests."""
+
+    def __init__(self, document: Document, packs: Path):
+        self.document, self.packs = document, packs
+        self.missing: str | None = None
+        self.requests: list[PackRequest] = []
+        body = document.check_keys(("data",), document.values["data"], DATA_KEYS)
+        for needed in ("train", "store_px"):
+            if needed not in body:
+                raise document.error(("data",), f"has no {needed}; add it")
+        self.store_px = document.check_scalar(("data", "store_px"), body["store_px"], int)
+        if not 4 <= self.store_px <= 2048:
+            raise document.error(("data", "store_px"), f"{self.store_px} px; allowed: 4 to 2048")
+        share = document.check_scalar(
+            ("data", "max_unreadable"), body.get("max_unreadable", 0.01), float
+        )
+        self.max_unreadable = share
+        self.train = self.request(("data", "train"), body, "captions")
+        self.evals = [
+            self.read_eval(("data", "evals", name), str(name), entry)
+            for name, entry in self.read_evals(body.get("evals", {})).items()
+        ]
+
+    def read_evals(self, body: Any) -> Mapping[str, Any]:
+        if not isinstance(body, dict):
+            where: Where = ("data", "evals")
+            raise self.document.error(where, f"got {body!r}; allowed: a mapping of sets")
+        return body
+
+    def read_eval(self, where: Where, name: str, body: Any) -> EvalSet:
+        self.document.check_keys(where, body, EVAL_KEYS)
+        for needed in ("path", "task"):
+            if needed not in body:
+                raise self.document.error(where, f"has no {needed}; add it")
+        task = body["task"]
+        if task not in ("classify", "retrieve"):
+            message = f"{task!r} is no task; allowed: classify, retrieve"
+            raise self.document.error((*where, "task"), message)
+        needs: Literal["captions", "labels"] = "labels" if task == "classify" else "captions"
+        request = self.request((*where, "path"), body, needs)
+        prompts = self.document.check_list(
+            (*where, "prompts"), body.get("prompts", ["a photo of a {}"])
+        )
+        for index, prompt in enumerate(prompts):
+            if not isinstance(prompt, str) or prompt.count("{}") != 1:
+                place = (*where, "prompts", index)
+                raise self.document.error(place, f"{prompt!r} needs one {{}} for the class name")
+        return EvalSet(name, task, str(request.folder), request.fingerprint, tuple(prompts))
+
+    def request(
+        self, where: Where, body: Mapping[str, Any], needs: Literal["captions", "labels"]
+    ) -> PackRequest:
+        """The pack of one data set; data that is not there is noted in `missing`."""
+        source = self.read_source(where, body)
+        try:
+            digits = fingerprint(source, self.store_px)
+        except DataError as error:
+            self.missing = self.missing or str(self.document.error(where, str(error)))
+            digits = "missing"
+        folder = self.packs / f"{digits}-{needs}"
+        request = PackRequest(folder, digits, source, self.store_px, needs, self.max_unreadable)
+        if digits != "missing":
+            self.requests.append(request)
+        return request
+
+    def read_source(self, where: Where, body: Mapping[str, Any]) -> Source:
+        block = where[:-1]
+        path = self.document.check_scalar(where, body[where[-1]], str)
+        options = {
+            name: self.document.check_scalar((*block, name), body[name], kind)
+            for name, kind in SOURCE_KEYS.items()
+            if name in body
+        }
+        if path == "scenes":
+            if options.get("pairs", 0) < 1:
+                raise self.document.error((*block, "pairs"), "scenes need pairs above 0; add pairs")
+            kind, location = "scenes", "scenes"
+        else:
+            if "pairs" in options or "seed" in options:
+                raise self.document.error(where, "pairs and seed are for scenes; remove them")
+            # A relative path is relative to the sweep file, so that it means the same everywhere.
+            location = str(self.document.path.resolve().parent / Path(path).expanduser())
+            kind = "folder" if is_class_folder(Path(location)) else "shards"
+        return Source(
+            kind=kind,
+            where=location,
+            caption=options.get("caption"),
+            label=options.get("label"),
+            pairs=options.get("pairs", 0),
+            seed=options.get("seed", 0),
+            id=body.get("id"),
+        )
+
+
+def is_class_folder(path: Path) -> bool:
+    """A folder without shards holds one folder per class."""
+    if not path.is_dir():
+        return False
+    return not any(path.glob("*.tar")) and not any(path.glob("*.t*gz"))
+
+
+def read_protocols(document: Document) -> tuple[str, ...]:
+    """The evaluation protocols, `common` unless the file says otherwise."""
+    body = document.check_keys(("evaluate",), document.values.get("evaluate", {}), ["protocol"])
+    listed = document.check_list(("evaluate", "protocol"), body.get("protocol", ["common"]))
+    for index, name in enumerate(listed):
+        if name not in PROTOCOLS:
+            place = ("evaluate", "protocol", index)
+            raise document.error(place, f"{name!r} is no protocol; {nearest(str(name), PROTOCOLS)}")
+    return tuple(listed)
+
+
+def read_resources(document: Document) -> tuple[Resources, Budget]:
+    """The device and price a plan assumes, and the limits it must keep."""
+    keys = ("gpu", "utilisation", "hours")
+    body = document.check_keys(("resources",), document.values.get("resources", {}), keys)
+    device = body.get("gpu", "a100-80gb")
+    if device not in DEVICES:
+        message = f"unknown device {device!r}; {nearest(str(device), DEVICES)}"
+        raise document.error(("resources", "gpu"), message)
+    if body.get("hours", "auto") != "auto":
+        document.check_scalar(("resources", "hours"), body["hours"], float)
+    utilisation = read_positive(document, ("resources", "utilisation"), body)
+    keys = ("gpu_hours", "dollars", "dollars_per_gpu_hour")
+    limits = document.check_keys(("budget",), document.values.get("budget", {}), keys)
+    price = read_positive(document, ("budget", "dollars_per_gpu_hour"), limits)
+    hours = read_positive(document, ("budget", "gpu_hours"), limits)
+    dollars = read_positive(document, ("budget", "dollars"), limits)
+    if dollars is not None and price is None:
+        message = "needs dollars_per_gpu_hour beside it; add the price"
+        raise document.error(("budget", "dollars"), message)
+    budget = Budget(
+        gpu_hours=math.inf if hours is None else hours,
+        dollars=math.inf if dollars is None else dollars,
+    )
+    return Resources(device, utilisation, price), budget
+
+
+def read_positive(document: Document, where: Where, body: Mapping[str, Any]) -> float | None:
+    """A positive number, or None where the key is absent."""
+    if where[-1] not in body:
+        return None
+    value: float = document.check_scalar(where, body[where[-1]], float)
+    if not 0 < value < math.inf:
+        raise document.error(where, f"{value} is not positive and finite; allowed: above 0")
+    return value

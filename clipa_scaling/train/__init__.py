@@ -1,0 +1,1 @@
+"""Everything that knows torch; nothing here imports pandas, scipy, matplotlib or submitit."""

@@ -1,0 +1,74 @@
+"""Saving and loading everything an exact resume needs; a checkpoint appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipa_scaling.rundir import RunDir, sync_folder
+
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Samples seen, weights, optimizer state and the open logging window."""
+
+    samples: int
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any] | None
+    window: dict[str, Any]
+
+
+def save(run: RunDir, checkpoint: Checkpoint) -> None:
+    """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; then drop older ones."""
+    run.checkpoints.mkdir(exist_ok=True)
+    final = run.checkpoints / str(checkpoint.samples)
+    if final.exists():
+        return
+    temporary = run.checkpoints / f".{checkpoint.samples}.{os.getpid()}.{secrets.token_hex(4)}"
+    temporary.mkdir()
+    save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, temporary / WEIGHTS)
+    torch.save(
+        {"optimizer": checkpoint.optimizer, "window": checkpoint.window}, temporary / OPTIMIZER
+    )
+    for name in (WEIGHTS, OPTIMIZER):
+        with open(temporary / name, "rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(temporary)
+    temporary.rename(final)
+    sync_folder(run.checkpoints)
+    keep_only(run, final)
+
+
+def keep_only(run: RunDir, kept: Path) -> None:
+    """Remove every other checkpoint, and what a kill left half-written."""
+    for folder in run.checkpoints.iterdir():
+        if folder != kept:
+            shutil.rmtree(folder)
+
+
+def load(run: RunDir, device: torch.device) -> Checkpoint | None:
+    """The last whole checkpoint, or None; a finished run's has no optimizer state."""
+    folder = run.last_checkpoint()
+    if folder is None:
+        return None
+    weights = load_file(folder / WEIGHTS, device=str(device))
+    state: dict[str, Any] = {"optimizer": None, "window": {}}
+    if (folder / OPTIMIZER).exists():
+        state = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
+    return Checkpoint(int(folder.name), weights, state["optimizer"], state["window"])
+
+
+def drop_optimizer(run: RunDir) -> None:
+    """Once a run is done its optimizer state serves nobody: finetuning starts a fresh one."""
+    folder = run.last_checkpoint()
+    if folder is not None:
+        (folder / OPTIMIZER).unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Reading a sweep file: YAML 1.2 to plain values, with the line of every key for error messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from clipa_scaling.spec import nearest
+
+Where = tuple[str | int, ...]
+
+
+class SweepError(ValueError):
+    """A mistake in a sweep file, in one line: file, line, key, rule, way out."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A sweep file's values and the line on which each key stands."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: Mapping[Where, int]
+
+    def error(self, where: Where, message: str) -> SweepError:
+        """The error at a place; a place the file does not spell out gets its nearest parent's line."""
+        known = where
+        while known and known not in self.lines:
+            known = known[:-1]
+        key = ".".join(map(str, where))
+        place = f"{self.path}:{self.lines.get(known, 1)}"
+        return SweepError(f"{place}: {key}: {message}" if key else f"{place}: {message}")
+
+    def check_keys(self, where: Where, values: Any, known: Iterable[str]) -> Mapping[str, Any]:
+        """The mapping at a place, every key known; SweepError with the nearest right key."""
+        if not isinstance(values, dict):
+            raise self.error(where, f"got {values!r}; allowed: a mapping with {', '.join(known)}")
+        known = list(known)
+        for key in values:
+            if key not in known:
+                raise self.error((*where, key), f"unknown key; {nearest(str(key), known)}")
+        return values
+
+    def check_list(self, where: Where, values: Any) -> list[Any]:
+        """The non-empty list at a place."""
+        if not isinstance(values, list):
+            raise self.error(where, f"got {values!r}; allowed: a list, e.g. [{values!r}]")
+        if not values:
+            raise self.error(where, "is empty; give it a value, or remove the key")
+        return values
+
+    def check_scalar(self, where: Where, value: Any, kind: type) -> Any:
+        """The value at a place as str, int, float or bool; an integer is a float too."""
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if kind is int and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise self.error(where, f"got {value!r}; allowed: a value of type {kind.__name__}")
+        return value
+
+
+def load_document(path: Path) -> Document:
+    """Read a sweep file; SweepError for no file, bad YAML, a duplicate key or no mapping on top."""
+    yaml = YAML(typ="rt")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path}: cannot be read ({error.strerror}); give a sweep file") from None
+    except UnicodeDecodeError:
+        raise SweepError(f"{path}: is not UTF-8 text; give a YAML sweep file") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = " ".join(str(error.problem).split())
+        raise SweepError(f"{path}:{line}: {problem}; see the sweep files in sweeps/") from None
+    if not isinstance(raw, CommentedMap):
+        raise SweepError(f"{path}:1: holds no mapping; allowed: keys such as name, data, axes")
+    lines: dict[Where, int] = {}
+    values = plain(raw, (), lines)
+    return Document(path, values, lines)
+
+
+def plain(node: Any, where: Where, lines: dict[Where, int]) -> Any:
+    """The node without YAML's wrappers; fills `lines`."""
+    if isinstance(node, CommentedMap):
+        for key in node:
+            lines[(*where, key)] = node.lc.key(key)[0] + 1 if key in node.lc.data else 1
+        return {key: plain(value, (*where, key), lines) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            lines[(*where, index)] = node.lc.item(index)[0] + 1
+        return [plain(value, (*where, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return node if kind is bool else kind(node)
+    return node

@@ -1,0 +1,55 @@
+# Every target sets itself up: git, make and Python 3.11+ with venv are all that a machine needs.
+# One environment serves them all: nearly all of its size is torch, and the tools of `dev` add
+# little; two environments could disagree about what was tested.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SWEEPS := $(wildcard sweeps/*.yaml)
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all figures notebooks lint types clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## make .venv, if pyproject.toml changed since it was made
+
+# The stamp is written last, so that an install cut short or failing its check is done again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not \
+	Python 3.11 or newer; install one that is, and name it: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv; as root: \
+	apt-get install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (about 6 GB, a few minutes)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m clipa_scaling.train.check_install
+	@touch $@
+
+demo: install  ## a whole study in minutes on two cores: plan, train, tables, figures
+	$(BIN)/python -m clipa_scaling.sweep sweeps/mini.yaml
+
+test: install  ## the tests, without the slow ones (10 minutes at most on two cores)
+	$(BIN)/pytest -m "not slow"
+
+test-all: install lint types  ## lint, types and every test
+	$(BIN)/pytest
+
+figures: install  ## collect the tables and draw the figures of every sweep again
+	@set -e; for sweep in $(SWEEPS); do $(BIN)/python -m clipa_scaling.sweep $$sweep --collect; done
+
+notebooks: install  ## execute the notebooks in place
+	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+
+lint: install  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+clean:  ## remove caches and build artefacts; runs/ and .venv/ stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

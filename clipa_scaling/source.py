@@ -1,0 +1,154 @@
+"""A data set by name: which files it is, and its fingerprint. Opens none of them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCENES_VERSION = 1  # of the generated data set; a change of one pixel or word is a new version
+SHARD_ENDINGS = (".tar", ".tgz", ".tar.gz")
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+BRACES = re.compile(r"\{([^{}]*)\}")
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+class DataError(ValueError):
+    """Data that is not there or not as declared; one line that ends with the way out."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set by name.
+
+    kind: `shards` (WebDataset tars), `folder` (one folder per class) or `scenes` (generated).
+    where: the pattern or path, absolute; `scenes` for scenes.
+    caption: the json field with one caption or a list; None is the txt member, else json `caption`.
+    label: the json field with the class name; None is the cls member. Folders are named for theirs.
+    pairs, seed: how many scenes, from which seed.
+    id: a declared `data.id`, used in place of file names and sizes.
+    """
+
+    kind: str
+    where: str
+    caption: str | None = None
+    label: str | None = None
+    pairs: int = 0
+    seed: int = 0
+    id: str | None = None
+
+
+def fingerprint(source: Source, store_px: int) -> str:
+    """16 hex digits that name the data and the stored size, wherever the data lies.
+
+    From names and sizes, not contents: hashing terabytes at every plan is not an option.
+    DataError where files are missing, unless an id is declared.
+    """
+    files: Any
+    if source.kind == "scenes":
+        files = [SCENES_VERSION, source.seed, source.pairs]
+    elif source.id is not None:
+        files = source.id
+    elif source.kind == "folder":
+        files = list_pictures(source.where)
+    else:
+        files = [(path.name, size) for path, size in measure_shards(source.where)]
+    identity = [source.kind, files, source.caption, source.label, store_px]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
+def list_shards(pattern: str) -> tuple[Path, ...]:
+    """The shards of a pattern, by name; DataError when any is missing.
+
+    A pattern is a file, a folder of shards, or has ranges {00000..00003}, lists {a,b} and globs.
+    """
+    return tuple(path for path, _ in measure_shards(pattern))
+
+
+def measure_shards(pattern: str) -> list[tuple[Path, int]]:
+    """The shards of a pattern with their sizes in bytes, ordered as the fingerprint orders them."""
+    sizes: dict[Path, int] = {}
+    missing: list[str] = []
+    for name in expand_braces(pattern):
+        found = find_shards(name)
+        if not found:
+            missing.append(name)
+        for path in found:
+            try:
+                sizes[path] = path.stat().st_size
+            except FileNotFoundError:
+                missing.append(str(path))
+    if missing:
+        total = len(sizes) + len(missing)
+        raise DataError(
+            f"{pattern}: {len(sizes)} of {total} shards exist, the first missing is {missing[0]}; "
+            "correct the pattern or bring the missing shards"
+        )
+    # Name and size before folder: then no two orders of the same shards share one fingerprint.
+    return sorted(sizes.items(), key=lambda item: (item[0].name, item[1], item[0]))
+
+
+def find_shards(name: str) -> list[Path]:
+    """The shards one brace-free name stands for: a folder's, a glob's, or the file of that name."""
+    path = Path(name)
+    if path.is_dir():
+        found = [item for item in path.iterdir() if item.name.endswith(SHARD_ENDINGS)]
+        return [item for item in found if not item.name.startswith(".")]
+    if any(mark in name for mark in "*?[") and not path.exists():
+        return [Path(hit) for hit in glob.glob(name)]
+    return [path]
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Every name a pattern's ranges {08..11} and lists {a,b} stand for, leftmost slowest."""
+    group = BRACES.search(pattern)
+    if group is None:
+        if "{" in pattern or "}" in pattern:
+            raise DataError(f"{pattern}: has a brace without its partner; close it or take it out")
+        return [pattern]
+    before, after = pattern[: group.start()], pattern[group.end() :]
+    words = expand_group(group[1], pattern)
+    return [name for word in words for name in expand_braces(before + word + after)]
+
+
+def expand_group(body: str, pattern: str) -> list[str]:
+    limits = RANGE.fullmatch(body)
+    if limits is not None:
+        first, last = limits[1], limits[2]
+        if int(first) <= int(last):
+            width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+            return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+    elif "," in body:
+        return body.split(",")
+    raise DataError(
+        f"{pattern}: {{{body}}} names no shards; allowed: a rising range {{00000..00003}} or "
+        "a list {a,b}"
+    )
+
+
+def list_pictures(folder: str) -> list[tuple[str, int]]:
+    """(`class/file`, bytes) of all pictures one level below a folder, sorted; DataError if none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{folder}: no such folder; correct the path or bring the data")
+    pictures = []
+    for name in os.listdir(root):
+        if name.startswith(".") or not (root / name).is_dir():
+            continue
+        with os.scandir(root / name) as entries:
+            for entry in entries:
+                shown = not entry.name.startswith(".")
+                if shown and entry.name.lower().endswith(PICTURE_ENDINGS) and entry.is_file():
+                    pictures.append((f"{name}/{entry.name}", entry.stat().st_size))
+    if not pictures:
+        endings = ", ".join(PICTURE_ENDINGS)
+        raise DataError(
+            f"{folder}: holds neither shards nor pictures; allowed: *.tar, *.tgz, *.tar.gz, or one "
+            f"folder per class with {endings} files"
+        )
+    return sorted(pictures)

@@ -1,0 +1,83 @@
+"""A data set in pieces, one per part of a pack: shards, chunks of class folders, runs of scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipa_scaling.source import DataError, Source, list_pictures, list_shards
+from clipa_scaling.train.shards import (
+    Example,
+    Needs,
+    Skipped,
+    make_example,
+    read_folder,
+    read_shard,
+)
+
+FOLDER_FILES = 2_000  # pictures of class folders in a part
+SCENES = 4_096  # generated pictures in a part
+SCENES_AT_ONCE = 256  # of them in memory together
+
+Piece = Path | tuple[str, ...] | range
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a pack shall hold, as its `request.json` says.
+
+    needs: what makes a sample usable beside its picture. max_unreadable: the share of samples with
+    a picture that may be lost. fingerprint: of the data at planning time.
+    """
+
+    source: Source
+    store_px: int
+    needs: Needs
+    max_unreadable: float
+    fingerprint: str
+
+
+def list_pieces(source: Source) -> list[Piece]:
+    """The pieces of a data set in their fixed order; DataError where data is missing."""
+    if source.kind == "scenes":
+        starts = range(0, source.pairs, SCENES)
+        return [range(start, min(start + SCENES, source.pairs)) for start in starts]
+    if source.kind == "folder":
+        files = [name for name, _ in list_pictures(source.where)]
+        starts = range(0, len(files), FOLDER_FILES)
+        return [tuple(files[start : start + FOLDER_FILES]) for start in starts]
+    if source.kind == "shards":
+        return list(list_shards(source.where))
+    raise DataError(f"data: kind={source.kind!r} is unknown; allowed: shards, folder, scenes")
+
+
+def name_piece(piece: Piece) -> str:
+    """What a part was made of, for people."""
+    if isinstance(piece, Path):
+        return piece.name
+    return f"{piece[0]} to {piece[-1]}"
+
+
+def read_piece(piece: Piece, request: Request) -> Iterator[Example | Skipped]:
+    """The samples of a piece, read or skipped, in their order."""
+    source, px, needs = request.source, request.store_px, request.needs
+    if isinstance(piece, range):
+        yield from draw_scenes(piece, source.seed, px, needs)
+        return
+    raw = read_shard(piece) if isinstance(piece, Path) else read_folder(Path(source.where), piece)
+    for key, members in raw:
+        yield make_example(key, members, source, px, needs)
+
+
+def draw_scenes(numbers: range, seed: int, px: int, needs: Needs) -> Iterator[Example]:
+    """Generated examples, a few at a time."""
+    from clipa_scaling.train.scenes import CLASS_NAMES, make_scenes  # only a pack of scenes draws
+
+    for start in numbers[::SCENES_AT_ONCE]:
+        count = min(SCENES_AT_ONCE, numbers.stop - start)
+        drawn = zip(*make_scenes(seed, start, count, px), strict=True)
+        for number, (picture, caption, label) in enumerate(drawn, start):
+            captions = (caption,) if needs == "captions" else ()
+            name = CLASS_NAMES[int(label)] if needs == "labels" else None
+            yield Example(f"{number:08d}", picture, captions, name)

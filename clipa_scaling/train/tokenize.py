@@ -1,0 +1,101 @@
+"""Captions to CLIP BPE ids, the same as open_clip's tokenizer's, and ids cut to a text length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+from clipa_scaling.spec import LONGEST_TEXT
+
+PACKED_LENGTH = LONGEST_TEXT
+START, END = 49406, 49407  # the last two of CLIP's 49,408 (arXiv:2103.00020, section 2.4)
+# Text that ftfy and html.unescape leave alone: printable ASCII without &, and plain white space.
+CLEAN = re.compile(r"[ -%'-~\t\n\r]*")
+MOST_WORDS = 2**18  # remembered; 80 MB measured, and 0.1 s to begin again
+
+
+class Tokenizer:
+    """open_clip's `SimpleTokenizer` with a memory of words.
+
+    Measured on 11,376 short captions, warm, one core: 6 us a caption against open_clip's 50.
+    """
+
+    def __init__(self) -> None:
+        # Here, since open_clip brings torch: seconds, which reading a finished pack need not pay.
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self._make: Callable[[], SimpleTokenizer] = SimpleTokenizer
+        self._forget()
+
+    def _forget(self) -> None:
+        self._bpe = self._make()  # anew, since its own cache grows without limit too
+        self._words: dict[str, list[int]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a caption without start and end, however many."""
+        # Lowered as a whole: a Greek sigma's lower case depends on its neighbours.
+        text = text.lower() if CLEAN.fullmatch(text) else self._bpe.clean_fn(text)
+        ids: list[int] = []
+        for word in text.split():
+            known = self._words.get(word)
+            ids += self._learn(word) if known is None else known
+        return ids
+
+    def _learn(self, word: str) -> list[int]:
+        """The ids of a new word; exact, for no match of the tokenizer's pattern spans a space."""
+        if len(self._words) >= MOST_WORDS:
+            self._forget()
+        bpe = self._bpe
+        ids: list[int] = []
+        for piece in bpe.pat.findall(word):
+            letters = "".join(bpe.byte_encoder[byte] for byte in piece.encode())
+            ids += [bpe.encoder[token] for token in bpe.bpe(letters).split(" ")]
+        self._words[word] = ids
+        return ids
+
+
+@cache
+def make_tokenizer() -> Tokenizer:
+    """This process's tokenizer, made at first use."""
+    return Tokenizer()
+
+
+def encode_texts(texts: Sequence[str]) -> np.ndarray:
+    """(M, 77) uint16 ids: start, words, end, then zeros; longer captions are cut, the end kept."""
+    return encode_counted(texts)[0]
+
+
+def encode_counted(texts: Sequence[str]) -> tuple[np.ndarray, int]:
+    """The ids of `encode_texts` and how many of the captions had to be cut to 77."""
+    ids = np.zeros((len(texts), PACKED_LENGTH), np.uint16)
+    cut = 0
+    for row, text in enumerate(texts):
+        words = make_tokenizer().encode(text)
+        kept = words[: PACKED_LENGTH - 2]
+        cut += len(kept) < len(words)
+        ids[row, : len(kept) + 2] = [START, *kept, END]
+    return ids, cut
+
+
+def text_lengths(ids: np.ndarray) -> np.ndarray:
+    """(M,) real tokens of packed ids, start and end counted: up to the last end token.
+
+    Padding cannot be told by its zero, which is also the id of an inner `!`.
+    """
+    length: np.ndarray = ids.shape[1] - (ids[:, ::-1] == END).argmax(axis=1)
+    return length
+
+
+def cut_ids(ids: np.ndarray, tokens: int) -> np.ndarray:
+    """(M, tokens) int64: packed ids cut to a text length, the end token last where text is lost."""
+    if not 2 <= tokens <= ids.shape[1]:
+        raise ValueError(
+            f"text_tokens={tokens} cannot hold start and end or exceeds the ids given; "
+            f"allowed: 2 to {ids.shape[1]}"
+        )
+    out = ids[:, :tokens].astype(np.int64)
+    out[text_lengths(ids) > tokens, -1] = END
+    return out

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-STALE_SECONDS = 300.0  # assumed: far above the heartbeat, so only an owner on a dead host reaches it
+STALE_SECONDS = 300.0  # assumed: far above the heartbeat, so only a dead host's owner reaches it
 
 
 class HeldError(RuntimeError):
@@ -44,7 +44,7 @@ def make_claim() -> Claim:
 
 
 def is_alive(claim: Claim, heartbeat: Path | None = None) -> bool:
-    """Whether the owner still lives: its process on this host, elsewhere the age of its heartbeat."""
+    """Whether the owner lives: its process on this host, elsewhere the age of its heartbeat."""
     if claim.host == socket.gethostname():
         try:
             process = psutil.Process(claim.pid)
@@ -55,6 +55,17 @@ def is_alive(claim: Claim, heartbeat: Path | None = None) -> bool:
     if heartbeat is None or not heartbeat.exists():
         return True
     return time.time() - heartbeat.stat().st_mtime < STALE_SECONDS
+
+
+def load_owner(attempt: Path) -> Claim:
+    """Who took an attempt."""
+    return Claim(**json.loads((attempt / "env.json").read_text())["claim"])
+
+
+def signal_owner(owner: Claim, number: int) -> None:
+    """Signal an owner on this host, if it still lives."""
+    if owner.host == socket.gethostname() and is_alive(owner):
+        os.kill(owner.pid, number)
 
 
 def take(what: str, attempts: Path, heartbeat: Path, environment: dict[str, Any]) -> Path:
@@ -86,7 +97,7 @@ def check_free(what: str, attempt: Path, heartbeat: Path, mine: Claim) -> None:
     """Raise HeldError unless the attempt ended, its owner is gone, or it is this job restarted."""
     if (attempt / "exit.json").exists():
         return
-    owner = Claim(**json.loads((attempt / "env.json").read_text())["claim"])
+    owner = load_owner(attempt)
     restarted = owner.slurm_job == mine.slurm_job and owner.slurm_restart < mine.slurm_restart
     if not (owner.slurm_job and restarted) and owner != mine and is_alive(owner, heartbeat):
         raise HeldError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -106,7 +105,7 @@ def run_row(
 def make_table(rows: list[dict[str, Any]], columns: dict[str, schema.Column]) -> pd.DataFrame:
     """Rows as a table with exactly the schema's columns and dtypes."""
     data = {
-        name: pd.array([row.get(name) for row in rows], dtype=column.dtype)
+        name: pd.Series([row.get(name) for row in rows], dtype=column.dtype)
         for name, column in columns.items()
     }
     return pd.DataFrame(data)
@@ -141,51 +140,3 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
             )
         tables[name] = pd.read_parquet(path)
     return tables
-
-
-CELL = [name for name in schema.SPEC if name not in ("seed", "kind", "parent")]
-
-
-def summarise_cells(
-    tables: dict[str, pd.DataFrame], measure: str = "accuracy", eval_set: str | None = None
-) -> pd.DataFrame:
-    """One row per cell and evaluation point: mean over seeds of a measure, and its standard error.
-
-    The error adds seed noise, pooled over the cells of one (model, samples) since each has few
-    seeds, and the sampling of the evaluation set, mean (1 - mean) / n for a fraction. With one seed
-    everywhere the first is unknown, and so is the error (NaN). Columns: the cell's, `evaluated_at`,
-    `mean`, `seeds`, `standard_error`, `train_flops`, `image_params`, `total_params`.
-    """
-    runs, evals = tables["runs"], tables["evals"]
-    chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
-    if eval_set is None and len(chosen):
-        eval_set = str(chosen["set"].iloc[0])
-    chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
-    keep = ["run", "evaluated_at", "value", "n"]
-    done = runs[runs["state"] == "done"]
-    joined = done.merge(chosen[keep], on="run", validate="one_to_many")
-    costs = ["train_flops", "flops_per_sample", "image_params", "total_params"]
-    grouped = joined.groupby([*CELL, "evaluated_at"], dropna=False, sort=False)
-    cells = grouped.agg(
-        mean=("value", "mean"),
-        seeds=("value", "size"),
-        variance=("value", "var"),
-        n=("n", "first"),
-        **{name: (name, "first") for name in costs},
-    ).reset_index()
-    if cells.empty:
-        return cells.assign(standard_error=pd.Series(dtype="Float64"))
-    cells["standard_error"] = standard_errors(cells, fraction=measure != "loss")
-    return cells.drop(columns="variance")
-
-
-def standard_errors(cells: pd.DataFrame, fraction: bool) -> pd.Series:
-    """Seed noise pooled within (model, evaluated_at), plus the evaluation set's sampling."""
-    keys = [cells["model"], cells["evaluated_at"]]
-    free = cells["seeds"].astype(float) - 1
-    squares = (cells["variance"].astype(float).fillna(0.0) * free).groupby(keys).transform("sum")
-    degrees = free.groupby(keys).transform("sum")
-    seed_variance = (squares / degrees.where(degrees > 0, math.nan)) / cells["seeds"].astype(float)
-    mean = cells["mean"].astype(float)
-    sampling = mean * (1 - mean) / cells["n"].astype(float) if fraction else 0.0
-    return (seed_variance + sampling) ** 0.5

@@ -157,7 +157,7 @@ def count_model(
     position_tokens: int,
     text_tokens: int,
     vocab_size: int,
-    ln_pre: bool,
+    ln_pre: bool = True,
 ) -> Counts:
     """Parameters and forward FLOPs of a model at its token counts; ValueError if one cannot be."""
     if min(image_tokens, text_tokens, vocab_size) < 1:

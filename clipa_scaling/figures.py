@@ -11,12 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from clipa_scaling.collect import summarise_cells
+from clipa_scaling.cells import at_the_end, summarise_cells
 from clipa_scaling.schema import label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^vP"
-INTERVAL = 1.96  # standard errors in a 95 % interval
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -24,8 +23,7 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
 
     Bars are 95 % intervals over seeds and evaluation pictures; a cell with one seed has none.
     """
-    cells = summarise_cells(tables)
-    cells = cells[cells["evaluated_at"] == cells["samples"]]
+    cells = at_the_end(summarise_cells(tables))
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (model, line) in enumerate(by_size(cells)):
@@ -69,7 +67,7 @@ def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> None:
     """One line with its 95 % bars."""
-    error = INTERVAL * line["standard_error"].astype(float)
+    error = line["half_width"].astype(float)
     axes.errorbar(
         line[x].astype(float),
         line["mean"].astype(float),

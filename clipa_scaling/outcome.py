@@ -8,18 +8,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.collect import summarise_cells
-
-INTERVAL = 1.96  # standard errors in a 95 % interval
+from clipa_scaling.cells import at_the_end, summarise_cells
 
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     """Zero-shot accuracy in percent, one row per model, one column per image token count."""
-    cells = summarise_cells(tables)
+    cells = at_the_end(summarise_cells(tables))
     if cells.empty:
         console.print("No finished run has a zero-shot accuracy yet.")
         return
-    cells = cells[cells["evaluated_at"] == cells["samples"]]
     tokens = sorted(cells["image_tokens"].unique())
     chosen = tables["evals"][tables["evals"]["name"] == "accuracy"]
     table = Table(
@@ -39,13 +36,13 @@ def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     console.print(table)
 
 
-def cell_text(by_tokens: "pd.api.typing.DataFrameGroupBy", count: int) -> str:  # type: ignore[type-arg]
+def cell_text(by_tokens: pd.api.typing.DataFrameGroupBy, count: int) -> str:  # type: ignore[type-arg]
     """One cell: `41.3 ± 0.9`; several settings at one count are listed one below the other."""
     if count not in by_tokens.groups:
         return ""
     lines = []
     for _, row in by_tokens.get_group(count).iterrows():
-        error = INTERVAL * float(row["standard_error"])
+        error = float(row["half_width"])
         bar = f" ± {100 * error:.1f}" if math.isfinite(error) else ""
         lines.append(f"{100 * float(row['mean']):.1f}{bar}")
     return "\n".join(lines)

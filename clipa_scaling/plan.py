@@ -30,7 +30,7 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every run and excluded cell of a sweep, and what the researcher should know before it runs."""
+    """Every run and excluded cell of a sweep, and what to know before it runs."""
 
     sweep: Sweep
     rows: tuple[PlanRow, ...]
@@ -46,7 +46,7 @@ class Plan:
         return [row for row in self.rows if row.state.name != "done"]
 
     def total(self, name: str, rows: Iterable[PlanRow] | None = None) -> float:
-        """The sum of one cost over rows, all of them unless told otherwise; NaN if one is unknown."""
+        """The sum of one cost over rows, by default all; NaN if one is unknown."""
         chosen = self.rows if rows is None else rows
         return math.fsum(getattr(row.cost, name) for row in chosen)
 
@@ -90,6 +90,7 @@ def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
 def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
     """What does not stop a launch and yet can spoil a study."""
     warnings = [f"data missing: {sweep.missing}"] if sweep.missing else []
+    warnings += sweep.grid.warnings
     longest = max((row.planned.spec.image_tokens for row in rows), default=0)
     for cell in sweep.grid.excluded:
         tokens = cell.values.get("image_tokens")
@@ -175,8 +176,22 @@ def sweep_folder(runs: Path, name: str) -> Path:
 
 def save_plan(plan: Plan, runs: Path) -> None:
     """Keep the plan, so that a later one can tell what became of its runs."""
-    folder = sweep_folder(runs, plan.sweep.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    path = plan_path(plan, runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, kept_plan(plan))
+
+
+def is_saved(plan: Plan, runs: Path) -> bool:
+    """Whether the plan last kept is this one, so that tables made since are its own."""
+    return bool(read_json(plan_path(plan, runs)) == kept_plan(plan))
+
+
+def plan_path(plan: Plan, runs: Path) -> Path:
+    return sweep_folder(runs, plan.sweep.name) / "plan.json"
+
+
+def kept_plan(plan: Plan) -> dict[str, Any]:
+    """What a later call needs of a plan: what the file asked for, and what that meant."""
     kept = [
         {
             "run": row.planned.id,
@@ -185,7 +200,9 @@ def save_plan(plan: Plan, runs: Path) -> None:
         }
         for row in plan.rows
     ]
-    write_json(folder / "plan.json", {"sweep": plan.sweep.name, "runs": kept})
+    excluded = [{"asked": dict(cell.values), "reason": cell.reason} for cell in plan.excluded]
+    data = dict(plan.sweep.data)
+    return {"sweep": plan.sweep.name, "data": data, "runs": kept, "excluded": excluded}
 
 
 def changed_defaults(plan: Plan, runs: Path) -> str | None:
@@ -194,8 +211,8 @@ def changed_defaults(plan: Plan, runs: Path) -> str | None:
     The file's words for a cell are the same as in the last plan, that run is done, and yet the id
     is new: then a default of this package, or the data, changed underneath.
     """
-    before = read_json(sweep_folder(runs, plan.sweep.name) / "plan.json")
-    if before is None:
+    before = read_json(plan_path(plan, runs))
+    if before is None or before["data"] != plan.sweep.data:
         return None
     known = {(repr(old["asked"]), old["spec"]["stage"]): old for old in before["runs"]}
     for row in plan.left:

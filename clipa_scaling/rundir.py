@@ -1,4 +1,4 @@
-"""Where a run lives on disk: names, atomic writes, state. Only this folder crosses to the trainer."""
+"""Where a run lives on disk: names, atomic writes, state. All that crosses to the trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipa_scaling.claim import Claim, is_alive
+from clipa_scaling.claim import is_alive, load_owner
+
+# How a run's process ends; 75 is sysexits' EX_TEMPFAIL.
+DONE, FAILED, STOPPED, DIVERGED, HELD = 0, 1, 75, 76, 77
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -51,7 +54,7 @@ def read_json(path: Path) -> Any:
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row with one write, so that a reader sees it whole or torn at the end, never mixed."""
+    """Append one row with one write: a reader sees it whole or torn at the end, never mixed."""
     line = json.dumps(row, allow_nan=False) + "\n"
     with open(path, "ab", buffering=0) as file:
         file.write(line.encode())
@@ -118,7 +121,7 @@ class RunDir:
         return self.path / "attempts"
 
     def last_checkpoint(self) -> Path | None:
-        """The whole checkpoint with the most samples; folders get their final name once complete."""
+        """The checkpoint with the most samples; folders get their final name once complete."""
         if not self.checkpoints.is_dir():
             return None
         whole = [folder for folder in self.checkpoints.iterdir() if folder.name.isdigit()]
@@ -144,7 +147,7 @@ class RunState:
 
 
 def read_state(run: RunDir) -> RunState:
-    """Read a run's state from its folder alone: done.json, then the heartbeat, then its owner's pulse."""
+    """A run's state from its folder: done.json, then the heartbeat, then its owner's pulse."""
     if run.done.exists():
         done = read_json(run.done)
         return RunState("done", done["samples"], attempt=done["attempt"], progress=done)
@@ -154,8 +157,7 @@ def read_state(run: RunDir) -> RunState:
     name, reason = state["state"], state.get("reason", "")
     if name == "running":
         last = run.last_attempt()
-        record = read_json(last / "env.json") if last is not None else None
-        if record is None or not is_alive(Claim(**record["claim"])):
+        if last is None or not is_alive(load_owner(last), run.state):
             name, reason = "lost", "its process is gone; the same command resumes it"
     return RunState(name, state["samples"], reason, state["attempt"], state)
 

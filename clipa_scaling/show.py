@@ -169,4 +169,6 @@ def plain_line(title: str, rows: Sequence[tuple[str, RunSpec, RunState]]) -> str
     total = sum(spec.samples for _, spec, _ in rows)
     seen = sum(state.samples for _, _, state in rows)
     stamp = time.strftime("%H:%M:%S")
-    return f"{stamp} {title}: {seen / total:.1%} of samples; {count_states(s.name for *_, s in rows)}"
+    return (
+        f"{stamp} {title}: {seen / total:.1%} of samples; {count_states(s.name for *_, s in rows)}"
+    )

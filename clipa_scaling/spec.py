@@ -22,7 +22,7 @@ LONGEST_TEXT = 77  # what a pack holds of each caption (CLIP, arXiv:2103.00020, 
 
 
 class SpecError(ValueError):
-    """A field whose value breaks a rule; `field` names it, so that a caller can add where it was set."""
+    """A field whose value breaks a rule; `field` names it, so that a caller can say where."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -146,7 +146,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def resolve(values: Mapping[str, Any]) -> RunSpec:
-    """A RunSpec from typed values: derived fields filled in, every rule checked, samples rounded up.
+    """A RunSpec from typed values: derived fields filled in, rules checked, samples rounded up.
 
     Raises SpecError naming the field, its value, the rule and the way out.
     """
@@ -166,7 +166,7 @@ def resolve(values: Mapping[str, Any]) -> RunSpec:
 
 
 def check_image(values: Mapping[str, Any], patch: int) -> int:
-    """The image size in pixels that gives this token count, or SpecError with the nearest counts."""
+    """The image size in px that gives this token count, or SpecError with the nearest counts."""
     tokens, given = values["image_tokens"], values.get("image_size", 0)
     if tokens < 1:
         raise SpecError("image_tokens", f"image_tokens={tokens} is below 1; nearest: 1")
@@ -182,7 +182,9 @@ def check_image(values: Mapping[str, Any], patch: int) -> int:
     size = given or 224
     if size % patch:
         message = f"image_size={size} is no multiple of patch {patch}; "
-        raise SpecError("image_size", f"{message}nearest: {max(patch, round(size / patch) * patch)}")
+        raise SpecError(
+            "image_size", f"{message}nearest: {max(patch, round(size / patch) * patch)}"
+        )
     if tokens > (size // patch) ** 2:
         message = f"image_tokens={tokens} is more than image_size {size} at patch {patch} has; "
         raise SpecError("image_tokens", f"{message}allowed: 1 to {(size // patch) ** 2}")
@@ -217,7 +219,9 @@ def check_numbers(values: Mapping[str, Any]) -> None:
     }
     for name, (low, high) in ranges.items():
         if name in values and not low <= values[name] <= high:
-            raise SpecError(name, f"{name}={values[name]} is out of range; allowed: {low} to {high}")
+            raise SpecError(
+                name, f"{name}={values[name]} is out of range; allowed: {low} to {high}"
+            )
     if values.get("warmup_samples", 0) > values["samples"]:
         message = f"warmup_samples={values['warmup_samples']} is more than samples; "
         raise SpecError("warmup_samples", f"{message}allowed: 0 to {values['samples']}")
@@ -242,7 +246,7 @@ def run_id(spec: RunSpec) -> str:
     digits = hashlib.sha256(text.encode()).hexdigest()[:10]
     model = spec.model.replace("/", "-")
     sizes = f"i{spec.image_tokens}-t{spec.text_tokens}-{short_count(spec.samples)}"
-    return f"{spec.stage}-{model}-{sizes}-s{spec.seed}-{digits}"
+    return f"{spec.kind}-{model}-{sizes}-s{spec.seed}-{digits}"
 
 
 def short_count(count: int) -> str:

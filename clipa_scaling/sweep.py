@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipa_scaling import claim, rundir
+from clipa_scaling.launch import local, packs
 from clipa_scaling.plan import (
     Plan,
+    PlanRow,
     changed_defaults,
+    is_saved,
     make_plan,
     over_budget,
     plan_to_json,
@@ -28,6 +31,8 @@ from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.yamlfile import SweepError
 
 OK, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+SETTLED_BADLY = ("failed", "diverged")  # would end so again, hence run again only when asked
+BAD = (*SETTLED_BADLY, "lost")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -40,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "says which), 130 stopped.",
     )
     parser.add_argument("sweep", type=Path, help="the sweep file, e.g. sweeps/mini.yaml")
-    parser.add_argument("--plan", action="store_true", help="print the plan and its price, and stop")
+    parser.add_argument("--plan", action="store_true", help="print the plan and price, and stop")
     parser.add_argument("--json", action="store_true", help="with --plan: every cell, as JSON")
     parser.add_argument(
         "--collect", action="store_true", help="only collect tables and draw figures"
@@ -49,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--accept-changed", action="store_true", help="redo finished runs whose defaults changed"
     )
-    parser.add_argument("--jobs", type=int, help="runs at once (default: one per GPU, else per core)")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one per GPU or core)")
     parser.add_argument("--runs", help="runs folder (default: CLIPA_RUNS, else runs/)")
     parser.add_argument("--results", type=Path, help="results folder (default: results/)")
     options = parser.parse_args(arguments)
@@ -68,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SweepError, claim.HeldError) as error:
         print(error, file=sys.stderr)
         return WRONG
+    except packs.PackError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except BrokenPipeError:  # `| head` closed the pipe: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -80,45 +88,51 @@ def run_command(options: argparse.Namespace) -> int:
     plan = make_plan(sweep, runs)
     results = (options.results or rundir.find_project() / "results") / sweep.name
     if options.plan:
-        if options.json:
-            print(json.dumps(plan_to_json(plan), indent=1, allow_nan=False))
-        else:
-            print_plan(console, plan)
-            excess = over_budget(plan)
-            if excess:
-                console.print(f"[yellow]over budget:[/] {escape(excess)}")
-        return OK
+        return show_plan(console, plan, options.json)
     if options.collect:
         return finish(console, plan, runs, results)
     todo = choose(plan, options.retry)
-    if not todo and (results / "runs.csv").exists():
+    if not todo:
+        if not (is_saved(plan, runs) and (results / "runs.csv").exists()):
+            return finish(console, plan, runs, results)
         print_nothing_to_do(console, plan, results)
-        return OK if all(row.state.name == "done" for row in plan.rows) else FAILED
+        return print_ended_badly(console, plan, runs)
     refuse(plan, runs, options.accept_changed)
     return launch(console, plan, runs, results, options, todo)
 
 
-def choose(plan: Plan, retry: str | None) -> list[str]:
-    """The ids to launch: what is left, failed runs only when asked for."""
-    settled = {"done"} if retry else {"done", "failed", "diverged"}
-    return [row.planned.id for row in plan.rows if row.state.name not in settled]
+def show_plan(console: Console, plan: Plan, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(plan_to_json(plan), indent=1, allow_nan=False))
+        return OK
+    print_plan(console, plan)
+    excess = over_budget(plan)
+    if excess:
+        console.print(f"[yellow]over budget:[/] {escape(excess)}")
+    return OK
+
+
+def choose(plan: Plan, retry: str | None) -> list[PlanRow]:
+    """The runs to launch: what is left, failed runs only when asked for."""
+    settled = {"done"} if retry else {"done", *SETTLED_BADLY}
+    return [
+        row
+        for row in plan.rows
+        if row.state.name not in settled and row.planned.spec.kind == "pretrain"
+    ]
 
 
 def print_nothing_to_do(console: Console, plan: Plan, results: Path) -> None:
-    states = count_states(
-        [*(row.state.name for row in plan.rows), *("excluded" for _ in plan.excluded)]
-    )
-    console.print(f"nothing to do: {states}. Tables and figures: {shown(results)}", soft_wrap=True)
-    for row in plan.rows:
-        if row.state.name in ("failed", "diverged"):
-            reason = escape(f"{row.planned.id}: {row.state.reason}")
-            console.print(f"{row.state.name} {reason}", soft_wrap=True)
-    if any(row.state.name in ("failed", "diverged") for row in plan.rows):
-        console.print("Run them again with --retry failed.")
+    states = [*(row.state.name for row in plan.rows), *("excluded" for _ in plan.excluded)]
+    where = shown(results)
+    console.print(f"nothing to do: {count_states(states)}. Tables and figures: {where}")
+    later = sum(row.planned.spec.kind != "pretrain" for row in plan.left)
+    if later:
+        console.print(f"{later} runs of later stages are not started: this version pretrains only.")
 
 
 def refuse(plan: Plan, runs: Path, accept_changed: bool) -> None:
-    """Raise SweepError where nothing may be launched: data missing, over budget, changed defaults."""
+    """Raise SweepError where nothing may be launched: no data, over budget, changed defaults."""
     if plan.sweep.missing:
         raise SweepError(plan.sweep.missing)
     excess = over_budget(plan)
@@ -140,60 +154,65 @@ def launch(
     runs: Path,
     results: Path,
     options: argparse.Namespace,
-    todo: list[str],
+    todo: list[PlanRow],
 ) -> int:
     """Pack what is not packed, run what is left, collect; the exit code."""
-    from clipa_scaling.launch import local, packs
-
     folder = runs / ".sweeps" / "launches"
     mine = claim.take(f"runs folder {shown(runs)}", folder, folder, {"sweep": plan.sweep.name})
     try:
         print_plan(console, plan)
         slots = local.find_slots(options.jobs)
-        if not packs.make_packs(plan.sweep.packs, len(slots), console):
-            return FAILED if not packs.was_stopped() else STOPPED
+        if not packs.make_packs(plan.sweep.packs, len(slots)):
+            return stopped(console)
         save_plan(plan, runs)
-        chosen = [row for row in plan.rows if row.planned.id in set(todo)]
-        trained = [row for row in chosen if row.planned.spec.kind == "pretrain"]
         # The longest first, so that the last slot to end ends early.
-        trained.sort(key=lambda row: row.cost.train_flops, reverse=True)
-        for row in trained:
+        todo = sorted(todo, key=lambda row: row.cost.train_flops, reverse=True)
+        for row in todo:
             run = rundir.RunDir(runs / row.planned.id)
             run.path.mkdir(parents=True, exist_ok=True)
             rundir.write_json(run.spec, spec_to_json(row.planned.spec))
         logs = sweep_folder(runs, plan.sweep.name) / "logs"
-        states = local.run_pool(runs, [row.planned for row in trained], slots, logs, console)
+        states = local.run_pool(runs, [row.planned for row in todo], slots, logs, console)
     finally:
         rundir.write_json(mine / "exit.json", {})
-    later = len(chosen) - len(trained)
-    if later:
-        console.print(f"{later} runs of later stages were not started: this version pretrains only.")
     code = finish(console, make_plan(plan.sweep, runs), runs, results)
-    if any(state.name in ("stopped", "lost") for state in states.values()):
-        console.print("stopped; the same command goes on.")
-        return STOPPED
+    if any(state.name in ("planned", "stopped") for state in states.values()):
+        return stopped(console)
     return code
 
 
+def stopped(console: Console) -> int:
+    console.print("stopped; the same command goes on.")
+    return STOPPED
+
+
 def finish(console: Console, plan: Plan, runs: Path, results: Path) -> int:
-    """Collect the tables, draw the figures, print the outcome; FAILED if a run failed."""
+    """Collect the tables, draw the figures, print the outcome; FAILED if a run ended badly."""
     # Slow to import, and a call with nothing to do must stay quick.
     from clipa_scaling import collect, figures, outcome
 
     tables = collect.collect(plan, runs)
     collect.save_tables(tables, results)
+    save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
     console.print(f"Tables: {shown(results)}/{{runs,evals,curves}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {shown(path)}", soft_wrap=True)
-    failed = [row for row in plan.rows if row.state.name in ("failed", "diverged")]
-    for row in failed:
+    return print_ended_badly(console, plan, runs)
+
+
+def print_ended_badly(console: Console, plan: Plan, runs: Path) -> int:
+    """A line for every run that failed, diverged or was lost; FAILED if there is one."""
+    ended = [row for row in plan.rows if row.state.name in BAD]
+    for row in ended:
         reason = escape(f"{row.planned.id}: {row.state.reason}")
         attempt = rundir.RunDir(runs / row.planned.id).last_attempt()
-        where = f" (log: {attempt}/log)" if attempt else ""
+        where = f" (log: {shown(attempt / 'log')})" if attempt else ""
         console.print(f"[red]{row.state.name}[/] {reason}{where}", soft_wrap=True)
-    return FAILED if failed else OK
+    if any(row.state.name in SETTLED_BADLY for row in ended):
+        console.print("To run failed runs again: --retry failed")
+    return FAILED if ended else OK
 
 
 def shown(path: Path) -> str:

@@ -19,16 +19,17 @@ KEYS = (
     "name", "data", "fixed", "axes", "zip", "rules", "exclude", "include", "seeds", "stages",
     "evaluate", "resources", "budget", "slurm",
 )  # fmt: skip
-SOURCE_KEYS = {"caption": str, "label": str, "pairs": int, "seed": int}
-DATA_KEYS = ("train", "id", "store_px", "max_unreadable", "evals", *SOURCE_KEYS)
-EVAL_KEYS = ("path", "task", "id", "prompts", *SOURCE_KEYS)
+SOURCE_KEYS = {"id": str, "caption": str, "label": str, "pairs": int, "seed": int}
+DATA_KEYS = ("train", "store_px", "max_unreadable", "evals", *SOURCE_KEYS)
+EVAL_KEYS = ("path", "task", "prompts", *SOURCE_KEYS)
 PROTOCOLS = ("common", "paper")
 
 
 @dataclass(frozen=True)
 class PackRequest:
-    """A data set to decode once, and the folder that will hold it."""
+    """A data set to decode once, the folder that will hold it, and where the file asks for it."""
 
+    place: str
     folder: Path
     fingerprint: str
     source: Source
@@ -56,10 +57,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, read and expanded; `missing` says which data is not there, if any."""
+    """A sweep file, read and expanded.
+
+    data: the file's own words on data. missing: which of it is not there, if any.
+    """
 
     path: Path
     name: str
+    data: Mapping[str, Any]
     grid: Grid
     packs: tuple[PackRequest, ...]
     resources: Resources
@@ -80,7 +85,9 @@ def load_sweep(path: Path, packs: Path) -> Sweep:
             raise document.error((), f"has no {needed}; add it, see the sweep files in sweeps/")
     name = document.check_scalar(("name",), document.values["name"], str)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise document.error(("name",), f"{name!r} makes no folder name; allowed: letters, 0-9 _ . -")
+        raise document.error(
+            ("name",), f"{name!r} makes no folder name; allowed: letters, 0-9 _ . -"
+        )
     data = DataBlock(document, packs)
     given: dict[str, Any] = {
         "data_fingerprint": data.train.fingerprint,
@@ -93,6 +100,7 @@ def load_sweep(path: Path, packs: Path) -> Sweep:
     return Sweep(
         path=path,
         name=name,
+        data=document.values["data"],
         grid=make_grid(document, given),
         packs=tuple({pack.fingerprint: pack for pack in data.requests}.values()),
         resources=resources,
@@ -113,11 +121,13 @@ class DataBlock:
             if needed not in body:
                 raise document.error(("data",), f"has no {needed}; add it")
         self.store_px = document.check_scalar(("data", "store_px"), body["store_px"], int)
-        if not 4 <= self.store_px <= 2048:
-            raise document.error(("data", "store_px"), f"{self.store_px} px; allowed: 4 to 2048")
+        if not 8 <= self.store_px <= 2048:
+            raise document.error(("data", "store_px"), f"{self.store_px} px; allowed: 8 to 2048")
         share = document.check_scalar(
             ("data", "max_unreadable"), body.get("max_unreadable", 0.01), float
         )
+        if not 0 <= share <= 1:
+            raise document.error(("data", "max_unreadable"), f"{share}; allowed: 0 to 1")
         self.max_unreadable = share
         self.train = self.request(("data", "train"), body, "captions")
         self.evals = [
@@ -162,14 +172,17 @@ class DataBlock:
             self.missing = self.missing or str(self.document.error(where, str(error)))
             digits = "missing"
         folder = self.packs / f"{digits}-{needs}"
-        request = PackRequest(folder, digits, source, self.store_px, needs, self.max_unreadable)
+        place = str(self.document.error(where, "")).removesuffix(": ")
+        request = PackRequest(
+            place, folder, digits, source, self.store_px, needs, self.max_unreadable
+        )
         if digits != "missing":
             self.requests.append(request)
         return request
 
     def read_source(self, where: Where, body: Mapping[str, Any]) -> Source:
         block = where[:-1]
-        path = self.document.check_scalar(where, body[where[-1]], str)
+        path = self.document.check_scalar(where, body[str(where[-1])], str)
         options = {
             name: self.document.check_scalar((*block, name), body[name], kind)
             for name, kind in SOURCE_KEYS.items()
@@ -192,7 +205,7 @@ class DataBlock:
             label=options.get("label"),
             pairs=options.get("pairs", 0),
             seed=options.get("seed", 0),
-            id=body.get("id"),
+            id=options.get("id"),
         )
 
 
@@ -242,9 +255,9 @@ def read_resources(document: Document) -> tuple[Resources, Budget]:
 
 def read_positive(document: Document, where: Where, body: Mapping[str, Any]) -> float | None:
     """A positive number, or None where the key is absent."""
-    if where[-1] not in body:
+    if str(where[-1]) not in body:
         return None
-    value: float = document.check_scalar(where, body[where[-1]], float)
+    value: float = document.check_scalar(where, body[str(where[-1])], float)
     if not 0 < value < math.inf:
         raise document.error(where, f"{value} is not positive and finite; allowed: above 0")
     return value

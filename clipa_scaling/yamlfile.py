@@ -30,7 +30,7 @@ class Document:
     lines: Mapping[Where, int]
 
     def error(self, where: Where, message: str) -> SweepError:
-        """The error at a place; a place the file does not spell out gets its nearest parent's line."""
+        """The error at a place; one that the file does not spell out gets its parent's line."""
         known = where
         while known and known not in self.lines:
             known = known[:-1]

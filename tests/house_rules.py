@@ -21,10 +21,11 @@ LAYERS = (
     ("spec",),
     ("source", "rundir", "cost"),
     ("train", "yamlfile"),
+    ("stage",),
     ("grid",),
     ("sweepfile",),
     ("plan", "published", "fit"),
-    ("collect", "show"),
+    ("collect", "show", "cells"),
     ("inverse",),
     ("launch",),
     ("advise",),
@@ -45,7 +46,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "yaml": (),  # comes along with open_clip, and reads YAML 1.1
     "matplotlib": ("figures",),
     "submitit": ("launch",),
-    "scipy": ("fit", "inverse", "advise"),
+    "scipy": ("cells", "fit", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

@@ -127,7 +127,9 @@ def test_one_pretrain_serves_many_finetunes_and_its_id_is_in_theirs(tmp_path: Pa
     first = grid(tmp_path, "axes: {model: [T32/8], image_tokens: [4]}\n" + stage)
     other = grid(tmp_path, "axes: {model: [T32/8], image_tokens: [9]}\n" + stage)
     assert first.runs[1].id != other.runs[1].id
-    assert first.runs[0].id == grid(tmp_path, "axes: {model: [T32/8], image_tokens: [4]}\n").runs[0].id
+    assert (
+        first.runs[0].id == grid(tmp_path, "axes: {model: [T32/8], image_tokens: [4]}\n").runs[0].id
+    )
 
 
 AXES = "axes: {model: [T32/8], image_tokens: [4]}\n"
@@ -145,7 +147,8 @@ WRONG = {
     "axes: {model: [no], image_tokens: [4]}\n": "4: axes.model.0: load_model: name='no'",
     AXES + "seeds: []\n": "5: seeds: is empty",
     AXES + "zip: [[model, lr]]\n": "5: zip.0: lr is no axis; allowed: model, image_tokens",
-    AXES + "rules: [{when: {modle: T32/8}, set: {lr: 1.0}}]\n": "5: rules.0.when.modle: unknown key",
+    AXES
+    + "rules: [{when: {modle: T32/8}, set: {lr: 1.0}}]\n": "5: rules.0.when.modle: unknown key",
     AXES + "rules: [{when: {model: T32/8}}]\n": "5: rules.0: has no set",
     AXES + "exclude: [{when: {model: T32/8}}]\n": "5: exclude.0: has no because",
     AXES + "stages: {ft: {kind: finetune, parent: pretrian}}\n": "5: stages.ft.parent: no stage "
@@ -184,7 +187,10 @@ def test_yaml_is_read_as_version_1_2(tmp_path: Path) -> None:
     [
         ("- 1\n", ":1: holds no mapping"),
         ("name: x\n", ":1: has no data"),
-        ("name: a/b\ndata: {train: scenes, store_px: 32}\n", ":1: name: 'a/b' makes no folder name"),
+        (
+            "name: a/b\ndata: {train: scenes, store_px: 32}\n",
+            ":1: name: 'a/b' makes no folder name",
+        ),
         ("name: x\ndata: {train: scenes, store_px: 32}\n", ":2: data.pairs: scenes need pairs"),
         ("name: x\ndata: {train: scenes, pairs: 9}\n", ":2: data: has no store_px"),
         ("name: x\ndata: {train: 5, store_px: 32}\n", ":2: data.train: got 5"),

@@ -43,7 +43,8 @@ def test_bits_depend_on_the_index_alone_not_on_its_company() -> None:
 
 
 def test_splitmix64_matches_its_published_first_values() -> None:
-    # Vigna's splitmix64 from state 0 gives these; our row hash is its finaliser of key + index x golden.
+    # Vigna's splitmix64 from state 0 gives these; a row hash is its finaliser of key + index x
+    # golden.
     golden = keyed_bits(0, torch.tensor([1, 2]), 1)  # mixed twice: rows, then column 0
     from clipa_scaling.train.keyed import mix
 
@@ -56,7 +57,7 @@ def test_uniform_fills_the_unit_interval() -> None:
     values = keyed_uniform(make_key(0, "u"), torch.arange(20_000), 2)
     counts = torch.histc(values[:, 1], 20, 0, 1)
     assert float(((counts - 1000) ** 2 / 1000).sum()) < 43.8  # 19 degrees, p = 0.001
-    assert 0 <= float(values.min()) and float(values.max()) < 1
+    assert float(values.min()) >= 0 and float(values.max()) < 1
     assert abs(float(torch.corrcoef(values.T)[0, 1])) < 0.03
 
 
@@ -97,7 +98,7 @@ def test_keep_random_keeps_exactly_so_many_in_order(keep: int) -> None:
     kept = keep_random(0, torch.arange(50), 64, keep)
     assert kept.shape == (50, keep)
     assert bool((kept.diff(dim=1) > 0).all())
-    assert 0 <= int(kept.min()) and int(kept.max()) < 64
+    assert int(kept.min()) >= 0 and int(kept.max()) < 64
 
 
 def test_keep_random_is_uniform_over_positions() -> None:

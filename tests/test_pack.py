@@ -241,9 +241,9 @@ def test_progress_on_a_terminal_and_in_a_log(
     with progress.show_progress("demo", 3, 1) as advance:
         advance(1_000)
         advance(500)
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"demo: 3/3 parts, 1,500 pairs, [\d,]+ pairs/s", line)
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(force_terminal=True, width=99))
+    monkeypatch.setattr(progress, "Console", lambda: Console(force_terminal=True, width=99))
     with progress.show_progress("demo", 2, 0) as advance:
         advance(7)
         advance(5)

@@ -9,21 +9,20 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
+from clipa_scaling.claim import load_owner, signal_owner
 from clipa_scaling.grid import Planned
-from clipa_scaling.rundir import RunDir, RunState, read_state
+from clipa_scaling.rundir import HELD, RunDir, RunState, read_state
 from clipa_scaling.show import clock, count_states, live_table, plain_line
 
 LOOK_SECONDS = 0.25
 LINE_SECONDS = 15.0  # between plain lines, where there is no terminal
 STOP_SECONDS = 120.0  # assumed: ample for a step, an evaluation batch and a checkpoint
-
-Row = tuple[str, "object", RunState]
 
 
 @dataclass(frozen=True)
@@ -62,63 +61,85 @@ def visible_gpus() -> list[str]:
 
 
 class Pool:
-    """Runs at work and in waiting; children wait until their parent is done."""
+    """Runs at work and in waiting.
+
+    A run that another process works on, as one does whose launcher was killed, is adopted: it keeps
+    a slot until it ends, and waits again when it ended unfinished.
+    """
 
     def __init__(self, runs: Path, planned: Sequence[Planned], slots: Sequence[Slot], logs: Path):
         self.runs, self.planned, self.logs = runs, planned, logs
         self.waiting = deque(planned)
         self.free = list(slots)
-        self.working: dict[str, tuple[subprocess.Popen[bytes], Slot]] = {}
+        self.working: dict[str, tuple[subprocess.Popen[bytes] | None, Slot]] = {}
         self.states = {item.id: read_state(RunDir(runs / item.id)) for item in planned}
+        self.by_id = {item.id: item for item in planned}
         self.stopping = False
 
     def start_waiting(self) -> None:
         """Fill the free slots."""
         while self.free and self.waiting and not self.stopping:
             item, slot = self.waiting.popleft(), self.free.pop(0)
-            with open(self.logs / f"{item.id}.log", "ab") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "clipa_scaling.train.loop", str(self.runs / item.id)],
-                    env=os.environ | slot.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # a terminal's Ctrl-C reaches this pool alone
-                )
-            self.working[item.id] = (process, slot)
+            running = read_state(RunDir(self.runs / item.id)).name == "running"
+            self.working[item.id] = (None if running else self.start(item, slot), slot)
+
+    def start(self, item: Planned, slot: Slot) -> subprocess.Popen[bytes]:
+        with open(self.log(item.id), "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "clipa_scaling.train.loop", str(self.runs / item.id)],
+                env=os.environ | slot.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a terminal's Ctrl-C reaches this pool alone
+            )
+
+    def log(self, identity: str) -> Path:
+        """Where a run's process writes until its attempt has a log of its own."""
+        return self.logs / f"{identity}.log"
 
     def look(self) -> None:
         """Note progress and take back the slots of runs that ended."""
         for identity, (process, slot) in list(self.working.items()):
+            code = None if process is None else process.poll()
             state = read_state(RunDir(self.runs / identity))
-            code = process.poll()
-            if code is None:
-                starting = state.name in ("planned", "lost", "stopped", "failed", "diverged")
-                self.states[identity] = (
-                    RunState("running", state.samples, progress=state.progress)
-                    if starting
-                    else state
-                )
-                continue
-            state = read_state(RunDir(self.runs / identity))
-            if state.name == "planned":
-                reason = f"exit code {code} before it started; see {self.logs / identity}.log"
-                state = RunState("failed", reason=reason)
-            self.states[identity] = state
-            del self.working[identity]
-            self.free.append(slot)
+            if code == HELD:
+                self.working[identity] = (None, slot)
+            elif process is None and state.name != "running":
+                self.end(identity, state)
+                if state.name in ("stopped", "lost") and not self.stopping:
+                    self.waiting.append(self.by_id[identity])
+            elif process is not None and code is not None:
+                if state.name == "planned" and not self.stopping:
+                    reason = f"exit code {code} before it started; see {self.log(identity)}"
+                    state = RunState("failed", reason=reason)
+                self.end(identity, state)
+            else:  # also one that is starting, whose folder still tells of the attempt before
+                self.states[identity] = replace(state, name="running", reason="")
+
+    def end(self, identity: str, state: RunState) -> None:
+        self.states[identity] = state
+        self.free.append(self.working.pop(identity)[1])
 
     def stop(self) -> None:
         """Ask every run to save and leave; nothing new is started."""
         self.stopping = True
-        for process, _ in self.working.values():
-            process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End what did not leave; the next start resumes from the last checkpoint."""
+        self.signal(signal.SIGKILL)
         for process, _ in self.working.values():
-            process.kill()
-            process.wait()
+            if process is not None:
+                process.wait()
+
+    def signal(self, number: int) -> None:
+        for identity, (process, _) in self.working.items():
+            attempt = RunDir(self.runs / identity).last_attempt()
+            if process is not None:
+                process.send_signal(number)
+            elif attempt is not None:
+                signal_owner(load_owner(attempt), number)
 
     def rows(self) -> list[tuple[Planned, RunState]]:
         return [(item, self.states[item.id]) for item in self.planned]
@@ -141,7 +162,7 @@ def run_pool(
             while pool.working or (pool.waiting and not pool.stopping):
                 if interrupts and not pool.stopping:
                     pool.stop()
-                    show("stopping: every run saves and leaves")
+                    show("stopping: every run saves and leaves; Ctrl-C again ends them at once")
                 overdue = interrupts and time.monotonic() - interrupts[0] > STOP_SECONDS
                 if len(interrupts) > 1 or overdue:
                     pool.kill()

@@ -28,7 +28,7 @@ class Checkpoint:
 
 
 def save(run: RunDir, checkpoint: Checkpoint) -> None:
-    """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; then drop older ones."""
+    """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; drop older ones."""
     run.checkpoints.mkdir(exist_ok=True)
     final = run.checkpoints / str(checkpoint.samples)
     if final.exists():

@@ -81,7 +81,7 @@ def crop_boxes(seed: int, sample_B: torch.Tensor, px: int, min_area: float) -> n
     area, aspect, x, y = keyed_uniform(make_key(seed, "crop"), sample_B, 4).numpy().T
     area = min_area + (1 - min_area) * area
     low, high = math.log(ASPECTS[0]), math.log(ASPECTS[1])
-    # Aspects that would leave the picture are drawn narrower instead of drawn again: one draw, keyed.
+    # Aspects that would leave the picture are drawn narrower, not drawn again: one draw, keyed.
     widest = np.minimum(high, -np.log(area))
     narrowest = np.maximum(low, np.log(area))
     ratio = np.exp(narrowest + (widest - narrowest) * aspect)
@@ -92,7 +92,7 @@ def crop_boxes(seed: int, sample_B: torch.Tensor, px: int, min_area: float) -> n
 
 
 def resize_one(picture: np.ndarray, size: int) -> np.ndarray:
-    """One picture at (size, size, 3): area averaging when shrinking, so antialiased, else bicubic."""
+    """One picture at (size, size, 3): area average if it shrinks, so antialiased, else bicubic."""
     shrinks = min(picture.shape[:2]) >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=method)

@@ -191,7 +191,7 @@ def held_out_loss(
     owner: np.ndarray,
     setting: Setting,
 ) -> tuple[float, int]:
-    """Mean contrastive loss over whole batches of one fixed size, comparable across cells, and n."""
+    """Mean contrastive loss over batches of one fixed size, comparable across cells, and n."""
     first_N = np.unique(owner, return_index=True)[1]
     batch = min(setting.batch, len(image_NE))
     order = permute(np.arange(len(image_NE)), len(image_NE), ORDER_KEY)

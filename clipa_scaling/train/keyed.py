@@ -1,4 +1,4 @@
-"""Everything random in training, as a function of (seed, purpose, index): no generator has a state."""
+"""All that is random in training, as a function of (seed, purpose, index): nothing has a state."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_key(seed: int, *purpose: str | int) -> int:
 
 
 def keyed_bits(key: int, index_B: torch.Tensor, count: int) -> torch.Tensor:
-    """(B, count) random int64 patterns, a pure function of the key and each index, on its device."""
+    """(B, count) random int64 patterns, a function of the key and each index, on its device."""
     columns = torch.arange(count, dtype=torch.int64, device=index_B.device)
     rows = mix(index_B.to(torch.int64) * signed(GOLDEN) + key)
     return mix(rows[:, None] + columns * signed(GOLDEN))
@@ -58,7 +58,7 @@ def permute(position: np.ndarray, size: int, key: int) -> np.ndarray:
     Feistel network, whose memory does not grow with size.
     """
     if size <= SORTED:
-        return sorted_permutation(size, key)[position]
+        return np.asarray(sorted_permutation(size, key)[position])
     return feistel(np.asarray(position, dtype=np.int64), size, key)
 
 

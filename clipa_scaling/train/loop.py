@@ -20,16 +20,14 @@ import torch
 
 import clipa_scaling
 from clipa_scaling import claim, rundir
-from clipa_scaling.rundir import RunDir
+from clipa_scaling.rundir import DIVERGED, DONE, FAILED, HELD, STOPPED, RunDir
 from clipa_scaling.spec import RunSpec, spec_from_json
 from clipa_scaling.train.stopping import StopFlag
 from clipa_scaling.train.trainer import Diverged, Trainer
 
-DONE, FAILED, STOPPED, DIVERGED, HELD = 0, 1, 75, 76, 77  # exit codes; 75 is EX_TEMPFAIL
-
 
 def main() -> int:
-    """Work on one run directory; the exit codes are those above."""
+    """Work on one run directory; the exit codes are rundir's."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path)
     run_dir = RunDir(parser.parse_args().run_dir)
@@ -120,7 +118,9 @@ def git_revision() -> str:
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
         )
-        diff = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", str(here.parent)], check=False)
+        diff = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", str(here.parent)], check=False
+        )
     except FileNotFoundError:
         return ""
     if head.returncode:

@@ -11,6 +11,6 @@ _clip_loss = ClipLoss()
 def contrastive_loss(
     image_BE: torch.Tensor, text_BE: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Mean of the two directions' cross-entropies over the batch, in nats (arXiv:2103.00020, Fig. 3)."""
+    """Mean of both directions' cross-entropies over the batch, nats (arXiv:2103.00020, Fig. 3)."""
     loss: torch.Tensor = _clip_loss(image_BE, text_BE, scale)
     return loss

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 
 from clipa_scaling.models import Model
 from clipa_scaling.train.keyed import make_key
@@ -99,7 +100,7 @@ def encode_pair(
 
 
 def encode_kept(
-    visual: torch.nn.Module, image_BCHW: torch.Tensor, kept_BK: torch.Tensor
+    visual: VisionTransformer, image_BCHW: torch.Tensor, kept_BK: torch.Tensor
 ) -> torch.Tensor:
     """(B, E) unit features of the kept patches alone.
 

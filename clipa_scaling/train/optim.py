@@ -24,7 +24,7 @@ def make_optimizer(
 
 
 def cosine_lr(peak: float, seen: int, batch_size: int, warmup: int, total: int) -> float:
-    """The rate of the step that starts after `seen` samples: linear warm-up, then cosine to zero."""
+    """The rate of the step after `seen` samples: linear warm-up, then cosine to zero."""
     if seen < warmup:
         return peak * min(1.0, (seen + batch_size) / warmup)
     done = (seen - warmup) / max(1, total - warmup)

@@ -57,4 +57,5 @@ class Order:
         key = make_key(self.seed, "pairs", self._epoch, number)
         local = permute(wanted - before, int(ends[-1]), key)
         member = np.searchsorted(ends, local, side="right")
-        return self.starts[group[member]] + local - (ends[member] - self.sizes[group[member]])
+        within = local - (ends[member] - self.sizes[group[member]])
+        return np.asarray(self.starts[group[member]] + within)

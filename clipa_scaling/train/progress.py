@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ Advance = Callable[[int], None]
 @contextmanager
 def show_progress(name: str, parts: int, done: int) -> Iterator[Advance]:
     """Yields what to call after each part, with its pairs; `done` parts were there already."""
-    console = Console(stderr=True)
+    console = Console()
     if not console.is_terminal:
         yield PlainProgress(name, parts, done)
         return
@@ -43,7 +42,7 @@ def show_progress(name: str, parts: int, done: int) -> Iterator[Advance]:
 
 
 class PlainProgress:
-    """Lines on standard error, at most one in EVERY_SECONDS but for the last."""
+    """Lines, at most one in EVERY_SECONDS but for the last."""
 
     def __init__(self, name: str, parts: int, done: int):
         self.name, self.parts, self.done, self.pairs = name, parts, done, 0
@@ -59,6 +58,5 @@ class PlainProgress:
             print(
                 f"{self.name}: {self.done}/{self.parts} parts, {self.pairs:,} pairs, "
                 f"{rate:,.0f} pairs/s",
-                file=sys.stderr,
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""Keep K of L image tokens: which ones, and the patches themselves, cut out before the embedding."""
+"""Keep K of L image tokens: which ones, and the patches, cut out before the embedding."""
 
 from __future__ import annotations
 

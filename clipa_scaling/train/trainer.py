@@ -30,7 +30,7 @@ LOGGED_ROWS = 40  # where the sweep file names no cadence
 
 @dataclass
 class Window:
-    """Sums since the last logged row; part of a checkpoint, so that rows survive a resume exactly."""
+    """Sums since the last logged row; part of a checkpoint, so that a resume logs the same."""
 
     loss: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     steps: int = 0

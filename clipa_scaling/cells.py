@@ -1,0 +1,74 @@
+"""Tables -> one row per cell: the mean over seeds of a measure, with its interval."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from clipa_scaling import schema
+
+CELL = [name for name in schema.SPEC if name not in ("seed", "kind", "parent")]
+COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
+LEVEL = 0.95
+
+
+def summarise_cells(
+    tables: dict[str, pd.DataFrame], measure: str = "accuracy", eval_set: str | None = None
+) -> pd.DataFrame:
+    """One row per cell of done runs and evaluation point; prompts of the `common` protocol.
+
+    Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its 95 %
+    interval (see `half_widths`), and costs. `eval_set` is by default the first with this measure.
+    """
+    runs, evals = tables["runs"], tables["evals"]
+    chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
+    if eval_set is None and len(chosen):
+        eval_set = str(chosen["set"].iloc[0])
+    chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
+    done = runs[runs["state"] == "done"]
+    joined = done.merge(
+        chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
+    )
+    cells = (
+        joined.groupby([*CELL, "evaluated_at"], dropna=False, sort=False)
+        .agg(
+            mean=("value", "mean"),
+            seeds=("value", "size"),
+            variance=("value", "var"),
+            n=("n", "first"),
+            **{name: (name, "first") for name in COSTS},
+        )
+        .reset_index()
+    )
+    cells["half_width"] = half_widths(cells, is_fraction=measure != "loss")
+    return cells.drop(columns="variance")
+
+
+def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
+    """Half of each cell's 95 % interval; NaN where no cell of its model has two seeds.
+
+    Two variances add up: that of seeds, pooled over the cells of one model and evaluation point
+    since each has few, over the cell's seeds; and for a fraction that of the evaluation set,
+    mean (1 - mean) / n. Student's t with the degrees of freedom of Welch and Satterthwaite, the
+    second variance taken as known.
+    """
+    seeds = cells["seeds"].astype(float)
+    keys = [cells["model"], cells["evaluated_at"]]
+    squares = cells["variance"].astype(float).fillna(0.0) * (seeds - 1)
+    degrees = (seeds - 1).groupby(keys).transform("sum")
+    degrees = degrees.where(degrees > 0, math.nan)
+    of_seeds = squares.groupby(keys).transform("sum") / degrees / seeds
+    mean = cells["mean"].astype(float)
+    of_examples = mean * (1 - mean) / cells["n"].astype(float) if is_fraction else 0.0
+    total = of_seeds + of_examples
+    # Seeds that agree exactly leave no degrees of freedom to divide by, and the normal quantile.
+    effective = (total**2 * degrees / of_seeds**2).clip(upper=1e9)
+    quantile = pd.Series(stdtrit(effective, 0.5 + LEVEL / 2), index=cells.index)
+    return quantile * total**0.5
+
+
+def at_the_end(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells' last evaluations alone."""
+    return cells[cells["evaluated_at"] == cells["samples"]]

@@ -19,8 +19,8 @@ def summarise_cells(
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; prompts of the `common` protocol.
 
-    Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its 95 %
-    interval (see `half_widths`), and costs. `eval_set` is by default the first with this measure.
+    Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its
+    95 % interval (see `half_widths`), and costs. `eval_set`: by default the first with the measure.
     """
     runs, evals = tables["runs"], tables["evals"]
     chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
@@ -72,3 +72,15 @@ def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
 def at_the_end(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells' last evaluations alone."""
     return cells[cells["evaluated_at"] == cells["samples"]]
+
+
+def as_percent(cells: pd.DataFrame) -> pd.Series:
+    """Each cell's mean and interval in words: `41.3 ± 0.9`, the second left out where unknown."""
+    return pd.Series(
+        [
+            f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+            for mean, half in cells[["mean", "half_width"]].astype(float).to_numpy()
+        ],
+        index=cells.index,
+        dtype="string",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir, RunState, read_json, read_state, write_json
 from clipa_scaling.spec import RunSpec, identity, spec_to_json
 from clipa_scaling.sweepfile import Sweep
+from clipa_scaling.yamlfile import SweepError
 
 PLANNED = RunState("planned")
 
@@ -67,24 +69,27 @@ def make_plan(sweep: Sweep, runs: Path) -> Plan:
 
 
 def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
-    """The closed-form cost of a run on the sweep's device."""
+    """The closed-form cost of a run on the sweep's device; SweepError where it cannot be priced."""
     resources = sweep.resources
-    return price(
-        load_model(spec.model),
-        image_tokens=spec.image_tokens,
-        position_tokens=spec.position_tokens,
-        text_tokens=spec.text_tokens,
-        vocab_size=spec.vocab_size,
-        samples=spec.samples,
-        micro_batch=-(-spec.batch_size // spec.gpus),
-        batch_size=spec.batch_size,
-        precision=spec.precision,
-        grad_checkpointing=spec.grad_checkpointing,
-        device=resources.device,
-        gpus=spec.gpus,
-        utilisation=resources.utilisation,
-        dollars_per_gpu_hour=resources.dollars_per_gpu_hour,
-    )
+    try:
+        return price(
+            load_model(spec.model),
+            image_tokens=spec.image_tokens,
+            position_tokens=spec.position_tokens,
+            text_tokens=spec.text_tokens,
+            vocab_size=spec.vocab_size,
+            samples=spec.samples,
+            micro_batch=-(-spec.batch_size // spec.gpus),
+            batch_size=spec.batch_size,
+            precision=spec.precision,
+            grad_checkpointing=spec.grad_checkpointing,
+            device=resources.device,
+            gpus=spec.gpus,
+            utilisation=resources.utilisation,
+            dollars_per_gpu_hour=resources.dollars_per_gpu_hour,
+        )
+    except ValueError as error:
+        raise SweepError(f"{sweep.path}: resources: {error}") from None
 
 
 def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
@@ -183,7 +188,7 @@ def save_plan(plan: Plan, runs: Path) -> None:
 
 def is_saved(plan: Plan, runs: Path) -> bool:
     """Whether the plan last kept is this one, so that tables made since are its own."""
-    return bool(read_json(plan_path(plan, runs)) == kept_plan(plan))
+    return bool(read_json(plan_path(plan, runs)) == json.loads(json.dumps(kept_plan(plan))))
 
 
 def plan_path(plan: Plan, runs: Path) -> Path:

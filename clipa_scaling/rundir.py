@@ -56,9 +56,20 @@ def read_json(path: Path) -> Any:
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
     """Append one row with one write: a reader sees it whole or torn at the end, never mixed."""
     line = json.dumps(row, allow_nan=False) + "\n"
+    drop_torn_line(path)
     with open(path, "ab", buffering=0) as file:
         file.write(line.encode())
         os.fsync(file.fileno())
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off the last line if a kill tore it, lest the next row be glued to it."""
+    if path.exists() and path.stat().st_size:
+        with open(path, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,17 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep file of a small study that ran undisturbed; read its folders, change nothing."""
+    from small_sweep import run_sweep, write_small
+
+    sweep = write_small(tmp_path_factory.mktemp("small"))
+    done = run_sweep(sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sweep
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who asks for the fixture `shared` is marked so, for `-m "not shared"`."""
     for item in items:

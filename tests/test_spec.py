@@ -116,8 +116,9 @@ def test_what_does_not_determine_the_weights_is_no_part_of_the_id() -> None:
 def test_every_field_of_the_identity_moves_the_id(name: str) -> None:
     spec = resolve(BASE)
     value = getattr(spec, name)
-    other = value + "x" if isinstance(value, str) else value + 1
-    assert run_id(replace(spec, **{name: other})) != run_id(spec)
+    other: Any = value + "x" if isinstance(value, str) else value + 1
+    changed: dict[str, Any] = {name: other}
+    assert run_id(replace(spec, **changed)) != run_id(spec)
 
 
 def test_every_identity_field_is_a_column_and_the_other_way_round() -> None:

@@ -31,9 +31,14 @@ def save(run: RunDir, checkpoint: Checkpoint) -> None:
     """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; drop older ones."""
     run.checkpoints.mkdir(exist_ok=True)
     final = run.checkpoints / str(checkpoint.samples)
-    if final.exists():
-        return
-    temporary = run.checkpoints / f".{checkpoint.samples}.{os.getpid()}.{secrets.token_hex(4)}"
+    if not final.exists():
+        write(final, checkpoint)
+    keep_only(run, final)
+
+
+def write(final: Path, checkpoint: Checkpoint) -> None:
+    """Fill a folder under a temporary name, make it durable, give it its name."""
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.{secrets.token_hex(4)}")
     temporary.mkdir()
     save_file({k: v.contiguous() for k, v in checkpoint.weights.items()}, temporary / WEIGHTS)
     torch.save(
@@ -44,8 +49,7 @@ def save(run: RunDir, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
     sync_folder(temporary)
     temporary.rename(final)
-    sync_folder(run.checkpoints)
-    keep_only(run, final)
+    sync_folder(final.parent)
 
 
 def keep_only(run: RunDir, kept: Path) -> None:

@@ -92,10 +92,18 @@ def crop_boxes(seed: int, sample_B: torch.Tensor, px: int, min_area: float) -> n
 
 
 def resize_one(picture: np.ndarray, size: int) -> np.ndarray:
-    """One picture at (size, size, 3): area average if it shrinks, so antialiased, else bicubic."""
-    shrinks = min(picture.shape[:2]) >= size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=method)
+    """One picture at (size, size, 3); each axis by area if it shrinks, so antialiased, or bicubic.
+
+    Shrinks first: OpenCV's area average is none as soon as one axis grows.
+    """
+    height, width = picture.shape[:2]
+    picture = np.ascontiguousarray(picture)
+    if max(height, width) > size:
+        smaller = min(width, size), min(height, size)
+        picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
+    if min(height, width) < size:
+        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
+    return picture
 
 
 def resize_all(pictures: np.ndarray, size: int) -> np.ndarray:
@@ -110,5 +118,5 @@ def normalise(pictures: np.ndarray) -> torch.Tensor:
     mean = 255 * torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
     deviation = 255 * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
     image_BHWC = torch.from_numpy(np.ascontiguousarray(pictures))
-    image_BCHW = image_BHWC.permute(0, 3, 1, 2).to(torch.float32)
-    return ((image_BCHW - mean) / deviation).contiguous()
+    image_BCHW = image_BHWC.permute(0, 3, 1, 2).contiguous()  # while it is small
+    return image_BCHW.to(torch.float32).sub_(mean).div_(deviation)

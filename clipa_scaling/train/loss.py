@@ -11,6 +11,10 @@ _clip_loss = ClipLoss()
 def contrastive_loss(
     image_BE: torch.Tensor, text_BE: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """Mean of both directions' cross-entropies over the batch, nats (arXiv:2103.00020, Fig. 3)."""
-    loss: torch.Tensor = _clip_loss(image_BE, text_BE, scale)
+    """Mean of both directions' cross-entropies over the batch, nats (arXiv:2103.00020, Fig. 3).
+
+    In float32 whatever the features are: bf16 logits near 100, where the temperature may end, come
+    in steps of a half.
+    """
+    loss: torch.Tensor = _clip_loss(image_BE.float(), text_BE.float(), scale)
     return loss

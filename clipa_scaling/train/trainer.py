@@ -83,7 +83,7 @@ class Trainer:
                 protocols=spec.protocols,
                 device=self.device,
                 autocast=self.autocast,
-                should_stop=lambda: stop.is_set,
+                should_stop=self.should_stop,
             ),
         )
         self.samples = 0
@@ -99,10 +99,9 @@ class Trainer:
         try:
             while self.samples < self.spec.samples:
                 self.evaluate_if_due()
-                if self.stop.is_set:
+                if self.should_stop():
                     raise StopRequested
                 self.step()
-                self.beat()
                 self.save_if_due()
             self.save()
             self.evaluate_if_due()
@@ -113,6 +112,11 @@ class Trainer:
             return "stopped"
         self.finish()
         return "done"
+
+    def should_stop(self) -> bool:
+        """Whether a signal asked to; shows a sign of life first."""
+        self.beat()
+        return self.stop.is_set
 
     def resume(self) -> None:
         """Load the last checkpoint, if any, and cut off what was written past it."""
@@ -164,19 +168,18 @@ class Trainer:
             )
 
     def log(self, features: Features, lr: float) -> None:
-        """Write the window's row. Raises Diverged on a loss that is no number."""
+        """Write the window's row. Raises Diverged on a loss or gradient that is no number."""
         window, steps = self.window, self.window.steps
-        loss = float(window.loss) / steps
-        if not math.isfinite(loss):
-            raise Diverged(f"loss={loss} within the {steps} steps before sample {self.samples}")
-        now = time.monotonic()
         squares = [p.grad.square().sum() for p in self.model.parameters() if p.grad is not None]
+        grad_norm = float(torch.stack(squares).sum().sqrt())
+        self.check_finite(grad_norm)
+        now = time.monotonic()
         self.last_row = {
             "samples": self.samples,
-            "loss": loss,
+            "loss": float(window.loss) / steps,
             "lr": lr,
             "temperature": float((-self.model.logit_scale).exp()),
-            "grad_norm": float(torch.stack(squares).sum().sqrt()),
+            "grad_norm": grad_norm,
             "image_tokens_seen": features.image_tokens,
             "text_tokens_seen": features.text_tokens,
             "text_tokens_real": window.text_real / steps,
@@ -187,6 +190,16 @@ class Trainer:
         }
         rundir.append_jsonl(self.run.metrics, self.last_row)
         self.window, self.last_logged, self.logged_at = Window(), now, self.samples
+
+    def check_finite(self, grad_norm: float = 0.0) -> None:
+        """Raise Diverged where the window's loss, or a gradient norm, is no number."""
+        loss = float(self.window.loss) / max(1, self.window.steps)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            steps = self.window.steps
+            raise Diverged(
+                f"loss={loss}, gradient norm={grad_norm} within the {steps} steps before sample "
+                f"{self.samples}; lower lr, or lengthen warmup_samples"
+            )
 
     def evaluate_if_due(self) -> None:
         """Evaluate at the end and every given number of samples, once."""
@@ -217,7 +230,8 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """A checkpoint of this very position."""
+        """A checkpoint of this very position; none of a diverged one, which a retry would keep."""
+        self.check_finite()
         checkpoint.save(
             self.run,
             checkpoint.Checkpoint(

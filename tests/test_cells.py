@@ -1,0 +1,101 @@
+"""Means and intervals of cells, against numbers worked out beside them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from clipa_scaling import schema
+from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.collect import make_table
+
+N = 400
+
+
+def make_tables(values: dict[tuple[str, int, int], float], **more: Any) -> dict[str, pd.DataFrame]:
+    """Tables of runs at (model, image_tokens, seed) with these accuracies."""
+    runs, evals = [], []
+    for (model, tokens, seed), value in values.items():
+        run = f"{model}-{tokens}-{seed}"
+        spec = {"model": model, "image_tokens": tokens, "seed": seed, "samples": 64}
+        runs.append({"run": run, "state": "done", **spec, "image_params": 1, **more})
+        common = {"run": run, "set": "s", "protocol": "common", "name": "accuracy", "n": N}
+        evals.append({**common, "samples": 64, "value": value})
+        evals.append({**common, "samples": 64, "value": 0.99, "protocol": "paper"})
+        evals.append({**common, "samples": 64, "value": 0.98, "set": "another"})
+    return {"runs": make_table(runs, schema.RUNS), "evals": make_table(evals, schema.EVALS)}
+
+
+def test_half_widths_add_pooled_seed_noise_and_the_sampling_of_the_evaluation_set() -> None:
+    values = {("A", 4, 0): 0.2, ("A", 4, 1): 0.3, ("A", 9, 0): 0.5, ("A", 9, 1): 0.52}
+    cells = summarise_cells(make_tables(values)).set_index("image_tokens")
+    assert cells["mean"].to_dict() == {4: pytest.approx(0.25), 9: pytest.approx(0.51)}
+    seeds = (0.05**2 * 2 + 0.01**2 * 2) / 2 / 2  # pooled over two cells, over two seeds each
+    examples = 0.25 * 0.75 / N
+    degrees = (seeds + examples) ** 2 * 2 / seeds**2
+    wanted = stats.t.ppf(0.975, degrees) * math.sqrt(seeds + examples)
+    assert cells.loc[4, "half_width"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_pooling_stays_within_a_model() -> None:
+    quiet = {("A", 4, 0): 0.2, ("A", 4, 1): 0.2}
+    noisy = {("B", 4, 0): 0.2, ("B", 4, 1): 0.8}
+    alone = summarise_cells(make_tables(quiet))["half_width"]
+    both = summarise_cells(make_tables(quiet | noisy)).set_index("model")["half_width"]
+    assert both["A"] == alone[0] < both["B"]
+
+
+def test_seeds_that_agree_leave_the_sampling_of_the_evaluation_set() -> None:
+    cells = summarise_cells(make_tables({("A", 4, 0): 0.2, ("A", 4, 1): 0.2}))
+    wanted = stats.norm.ppf(0.975) * math.sqrt(0.2 * 0.8 / N)
+    assert cells["half_width"][0] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_one_seed_everywhere_has_no_interval() -> None:
+    cells = summarise_cells(make_tables({("A", 4, 0): 0.2, ("A", 9, 0): 0.4}))
+    assert cells["seeds"].tolist() == [1, 1]
+    assert cells["half_width"].isna().all()
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """Seeds differ, examples are shared: 95 % within four standard errors of 1,000 studies."""
+    rng = np.random.default_rng(0)
+    studies, truth = 1000, 0.4
+    # Each study is a model of its own, since pooling stays within a model.
+    values = {
+        (f"m{study}", tokens, seed): drawn + float(rng.normal(0, 0.03))
+        for study in range(studies)
+        for tokens in (4, 9, 16)
+        for drawn in [float(rng.binomial(N, truth)) / N]
+        for seed in (0, 1)
+    }
+    cells = summarise_cells(make_tables(values))
+    cells = cells[cells["image_tokens"] == 4]
+    hits = float(((cells["mean"] - truth).abs() <= cells["half_width"]).mean())
+    assert abs(hits - 0.95) < 4 * math.sqrt(0.95 * 0.05 / studies)
+
+
+def test_the_first_set_and_the_common_protocol_are_taken_unless_told_otherwise() -> None:
+    tables = make_tables({("A", 4, 0): 0.2, ("A", 4, 1): 0.3})
+    assert summarise_cells(tables)["mean"].tolist() == [pytest.approx(0.25)]
+    assert summarise_cells(tables, eval_set="another")["mean"].tolist() == [pytest.approx(0.98)]
+
+
+def test_runs_that_are_not_done_are_left_out() -> None:
+    tables = make_tables({("A", 4, 0): 0.2}, state="stopped")
+    cells = summarise_cells(tables)
+    assert cells.empty and "half_width" in cells
+
+
+def test_the_end_is_where_all_samples_are_seen() -> None:
+    tables = make_tables({("A", 4, 0): 0.2})
+    early = tables["evals"].assign(samples=32, value=0.1).astype(tables["evals"].dtypes)
+    tables["evals"] = pd.concat([early, tables["evals"]], ignore_index=True)
+    cells = summarise_cells(tables)
+    assert cells["evaluated_at"].tolist() == [32, 64]
+    assert at_the_end(cells)["mean"].tolist() == [pytest.approx(0.2)]

@@ -1,0 +1,163 @@
+"""kill -9 anywhere, then the same command: the same weights, metrics, evaluations and packs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from make_data import ROOT
+from small_sweep import (
+    command,
+    kill_tree,
+    outcome,
+    run_sweep,
+    start_sweep,
+    wait_until,
+    write_small,
+)
+
+from clipa_scaling.rundir import RunDir, read_json, read_state
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_study: Path) -> dict[str, Any]:
+    """What the small study leaves when nothing disturbs it."""
+    return outcome(small_study.parent / "runs")
+
+
+def some(folder: Path, pattern: str) -> Callable[[], bool]:
+    """Whether any path matches."""
+    return lambda: any(folder.glob(pattern))
+
+
+def evaluated(folder: Path, samples: int) -> Callable[[], bool]:
+    """Whether any run has evaluations at so many samples."""
+
+    def look() -> bool:
+        found = [read_json(path) for path in folder.glob("pretrain-*/evals.json")]
+        return any(row["samples"] == samples for evals in found for row in evals["rows"])
+
+    return look
+
+
+def logged(folder: Path, rows: int) -> Callable[[], bool]:
+    """Whether any run has so many rows of metrics."""
+    metrics = folder.glob
+    return lambda: any(
+        path.read_bytes().count(b"\n") >= rows for path in metrics("pretrain-*/metrics.jsonl")
+    )
+
+
+def moments(runs: Path) -> dict[str, Callable[[], bool]]:
+    """When to kill, in the order in which a study gets there."""
+    checkpoints = "pretrain-*/checkpoints"
+    return {
+        "pack: pixels being written": some(runs, ".packs/*/.*.tmp"),
+        "pack: one part of two done": some(runs, ".packs/*/0000?.json"),
+        "pack: the training set done": some(runs, ".packs/*/pack.json"),
+        "run: attempt taken": some(runs, "pretrain-*/attempts/1"),
+        "training: first rows": logged(runs, 1),
+        "checkpoint: folder being filled": some(runs, f"{checkpoints}/.*"),
+        "checkpoint: weights half there": some(runs, f"{checkpoints}/.*/weights.safetensors"),
+        "checkpoint: in place, evaluation next": some(runs, f"{checkpoints}/512"),
+        "evaluation: written": evaluated(runs, 512),
+        "training: after the evaluation": logged(runs, 6),
+        "checkpoint: a later one": some(runs, f"{checkpoints}/768"),
+        "end: last checkpoint, evaluation next": some(runs, f"{checkpoints}/1024"),
+        "end: evaluated": evaluated(runs, 1024),
+    }
+
+
+def test_any_kill_then_the_same_command_gives_the_same_study(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    sweep = write_small(tmp_path)
+    runs = tmp_path / "runs"
+    killed = []
+    for moment, happens in moments(runs).items():
+        process = start_sweep(sweep)
+        if wait_until(happens, process):
+            killed.append(moment)
+            kill_tree(process)
+        else:
+            process.communicate()
+    assert len(killed) >= 10, killed
+    last = run_sweep(sweep)
+    assert last.returncode == 0, last.stdout + last.stderr
+    found = outcome(runs)
+    assert found.keys() == uninterrupted.keys()
+    for name, value in uninterrupted.items():
+        assert found[name] == value, f"{name} differs after kills at {killed}"
+    attempts = [
+        int(path.name) for path in runs.glob("pretrain-*/attempts/*") if path.name.isdigit()
+    ]
+    assert max(attempts) >= 5
+
+
+def test_runs_whose_launcher_was_killed_are_adopted(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    sweep = write_small(tmp_path)
+    runs = tmp_path / "runs"
+    first = start_sweep(sweep)
+    assert wait_until(logged(runs, 1), first)
+    first.kill()
+    first.communicate()
+    again = run_sweep(sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(runs) == uninterrupted
+    attempts = [path.name for path in runs.glob("pretrain-*/attempts/*") if path.name.isdigit()]
+    assert attempts == ["1", "1"], "the runs went on under their first attempt"
+
+
+def test_a_run_killed_alone_is_lost_and_the_same_command_resumes_it(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    sweep = write_small(tmp_path)
+    runs = tmp_path / "runs"
+    process = start_sweep(sweep)
+    assert wait_until(some(runs, "pretrain-*/checkpoints/256"), process)
+    [path, *_] = runs.glob("pretrain-*/checkpoints/256")
+    run = path.parents[1]
+    os.kill(json.loads((run / "attempts/1/env.json").read_text())["claim"]["pid"], signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert f"lost {run.name}: its process is gone; the same command resumes it" in said
+    assert read_state(RunDir(run)).name == "lost"
+    again = run_sweep(sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(runs) == uninterrupted
+
+
+def test_ctrl_c_on_a_terminal_stops_cleanly_and_the_next_call_goes_on(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    sweep = write_small(tmp_path)
+    runs = tmp_path / "runs"
+    terminal = pexpect.spawn(
+        shlex.join(command(sweep)), cwd=ROOT, dimensions=(40, 120), timeout=120
+    )
+    terminal.expect("samples/s")
+    while not logged(runs, 2)():
+        terminal.expect("running")
+    terminal.sendintr()
+    terminal.expect("stopping: every run saves and leaves")
+    terminal.expect("stopped; the same command goes on.")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 130
+    states = [read_state(RunDir(path)).name for path in runs.glob("pretrain-*")]
+    assert "stopped" in states and set(states) <= {"stopped", "planned", "done"}
+    again = run_sweep(sweep)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(runs) == uninterrupted
+    nothing = run_sweep(sweep)
+    assert nothing.returncode == 0
+    assert nothing.stdout.startswith("nothing to do: 2 done.")

@@ -16,12 +16,14 @@ import torch
 from make_data import encode, write_request, write_shards, write_tar
 from open_clip.tokenizer import SimpleTokenizer
 
+from clipa_scaling.correct import unpack_bits
 from clipa_scaling.models import load_model
 from clipa_scaling.rundir import write_json
 from clipa_scaling.source import DataError, Source
 from clipa_scaling.spec import EvalSet
-from clipa_scaling.train import evaluate
-from clipa_scaling.train.evaluate import Evaluator, Setting, StopRequested, unpack_bits
+from clipa_scaling.train import evaluate, features
+from clipa_scaling.train.evaluate import Evaluator
+from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD, make_model
 from clipa_scaling.train.pack import check_pieces, load_request, make_head
@@ -194,7 +196,7 @@ def test_paper_is_open_clips_80_templates_and_common_the_sets_own(tmp_path: Path
     common: list[Any] = [str, lambda name: f"{{x}} of a {name}"]
     assert (len(rows), len(paper)) == (4, 80)
     with torch.no_grad():
-        image_NE, _ = evaluate.encode_images(model, pack, setting)
+        image_NE, _ = features.encode_images(model, pack, setting)
     for row, protocol, fills in ((rows[0], "common", common), (rows[2], "paper", paper)):
         names = pack.class_names
         weights = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, names, fills)
@@ -216,9 +218,9 @@ def test_features_have_unit_length_in_half_precision_too(tmp_path: Path) -> None
     setting = replace(REAL, autocast=True)
     pack = Pack.open(Path(real_set(tmp_path, "retrieve").pack))
     with torch.no_grad():
-        image_NE, _ = evaluate.encode_images(make_real(), pack, setting)
-        text_ME = evaluate.encode_ids(make_real(), pack.texts(77), setting)
-        exact_ME = evaluate.encode_ids(make_real(), pack.texts(77), REAL)
+        image_NE, _ = features.encode_images(make_real(), pack, setting)
+        text_ME = features.encode_ids(make_real(), pack.texts(77), setting)
+        exact_ME = features.encode_ids(make_real(), pack.texts(77), REAL)
     assert 0 < (text_ME - exact_ME).abs().max() < 0.02
     for x_ME in (image_NE, text_ME):
         assert (x_ME.norm(dim=1) - 1).abs().max() < 1e-6
@@ -256,7 +258,7 @@ def test_text_is_cut_before_its_end_and_what_the_cut_makes_equal_is_a_tie(tmp_pa
 
 
 def test_held_out_loss_is_that_of_the_batches_taken_alone(tmp_path: Path) -> None:
-    image, text = (evaluate.make_unit(draw(seed, count, 4)) for seed, count in ((0, 600), (1, 900)))
+    image, text = (features.make_unit(draw(seed, count, 4)) for seed, count in ((0, 600), (1, 900)))
     owner = np.sort(np.concatenate([np.arange(600), np.arange(0, 600, 2)]))
     loss, count = evaluate.held_out_loss(image, text, owner, torch.tensor(9.0))
     batches = evaluate.held_out_batches(600)

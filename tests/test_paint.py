@@ -24,7 +24,7 @@ from clipa_scaling.train.paint import (
 )
 from clipa_scaling.train.scenes import make_layouts, make_scene, make_scenes
 
-PX, READ = 160, 250  # of the pictures read back; how many
+SEED, READ, PX = 3, 200, 128  # of the scenes read back
 
 # What people mean by the words: degrees of hue, and inequalities in radii, y downwards.
 HUES = {"red": 0, "orange": 30, "yellow": 52, "green": 130}
@@ -32,7 +32,7 @@ HUES |= {"teal": 182, "blue": 230, "purple": 278, "pink": 330}
 TEXTURE_WORDS = ("plain", "striped", "dotted", "checked")
 SHAPE_WORDS = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
 SIDES = ("to the left of", "to the right of", "above", "below")
-BOUNDS = {"small": (0.075, 0.11), "medium": (0.115, 0.16), "large": (0.22, 0.30)}
+BOUNDS = {"small": (0.07, 0.1125), "medium": (0.11, 0.165), "large": (0.22, 0.30)}
 TOLERANCE = 0.02  # of a place, in picture widths
 FINE = np.linspace(-1.3, 1.3, 131)
 TURNS = np.linspace(-0.15, 0.15, 7)
@@ -49,7 +49,7 @@ def is_inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         "triangle": (y <= 0.87) & (np.sqrt(3) * abs(x) - y <= 0.87),
         "star": far * np.sin(tip) * (1 - dent_x) <= (1 - far * np.cos(tip)) * dent_y,
         "cross": (narrowest <= 0.28) & (widest <= 1),
-        "ring": (0.52 <= far) & (far <= 1),
+        "ring": (far >= 0.52) & (far <= 1),
         "heart": (x**2 + y**2 - 1) ** 3 <= -(x**2) * y**3 * 1.8,
         "diamond": abs(x) / 0.6 + abs(y) <= 1,
     }
@@ -181,3 +181,189 @@ def read_texture(x: np.ndarray, y: np.ndarray, brightness: np.ndarray) -> str:
         for turn in TURNS
     }
     return max(agreement, key=lambda key: agreement[key])[0]
+
+
+# What a caption claims
+
+
+class Claim(NamedTuple):
+    """An object as a caption has it; None where the caption does not say."""
+
+    size: str | None
+    texture: str | None
+    colour: str | None
+    shape: str
+    place: str | None
+
+
+OBJECT = re.compile(
+    r"an? (?:(small|medium|large) )?(?:(plain|striped|dotted|checked) )?"
+    rf"(?:({'|'.join(HUES)}) )?({'|'.join(SHAPE_WORDS)})"
+    r"(?: in the (center|(?:top|middle|bottom) (?:left|center|right)))?"
+)
+BETWEEN = re.compile(rf"(?:there is |a picture of )?X(?:(?:,| and| with| {'| '.join(SIDES)}) X)+")
+
+
+def read_caption(caption: str) -> tuple[list[Claim], str | None]:
+    """The objects a caption names, in its order, and where the first is seen from the second."""
+    rest = OBJECT.sub("X", caption)
+    assert BETWEEN.fullmatch(rest), f"{caption!r} says more than this test can check: {rest!r}"
+    side = next((words for words in SIDES if f"X {words} X" in rest), None)
+    return [Claim(*match.groups()) for match in OBJECT.finditer(caption)], side
+
+
+def is_true(claim: Claim, seen: Seen) -> bool:
+    low, high = BOUNDS[claim.size] if claim.size else (0, 1)
+    return (
+        low <= seen.radius <= high
+        and claim.texture in (None, seen.texture)
+        and claim.colour in (None, seen.colour)
+        and claim.shape == seen.shape
+        and (claim.place is None or is_at(claim.place, seen.x, seen.y))
+    )
+
+
+def is_at(place: str, x: float, y: float) -> bool:
+    """Whether a place is in the named ninth of the picture, the middle one of which is smaller."""
+    row, column = place.split() if " " in place else ("middle", "center")
+    return is_third(y, ("top", "middle", "bottom").index(row)) and is_third(
+        x, ("left", "center", "right").index(column)
+    )
+
+
+def is_third(value: float, number: int) -> bool:
+    edges = (0, 11 / 30, 19 / 30, 1)
+    return edges[number] - TOLERANCE <= value <= edges[number + 1] + TOLERANCE
+
+
+def is_beside(side: str, first: Seen, second: Seen) -> bool:
+    """Whether the words hold, and no others would hold much better."""
+    right, down = first.x - second.x, first.y - second.y
+    along = {"to the left of": -right, "to the right of": right, "above": -down, "below": down}
+    return along[side] >= max(along.values()) - 2 * TOLERANCE
+
+
+def holds(claims: list[Claim], side: str | None, seen: list[Seen]) -> bool:
+    """Whether some way to tell which object is which makes every claim true."""
+    return len(claims) == len(seen) and any(
+        all(map(is_true, claims, order)) and (side is None or is_beside(side, *order[:2]))
+        for order in permutations(seen)
+    )
+
+
+@cache
+def read_scenes() -> list[tuple[str, list[Seen]]]:
+    pictures, captions, _ = make_scenes(SEED, 0, READ, PX)
+    return list(zip(captions, map(read_objects, pictures), strict=True))
+
+
+def test_every_word_of_a_caption_is_true_of_its_picture() -> None:
+    false = [
+        f"{text}: {seen}" for text, seen in read_scenes() if not holds(*read_caption(text), seen)
+    ]
+    assert not false, "\n".join(false)
+
+
+def test_no_other_word_for_the_main_object_is_true_of_a_picture() -> None:
+    words = {"size": tuple(BOUNDS), "texture": TEXTURE_WORDS, "colour": HUES, "shape": SHAPE_WORDS}
+    for caption, seen in read_scenes():
+        (first, *others), side = read_caption(caption)
+        for field, options in words.items():
+            assert getattr(first, field) in options, f"{caption!r} does not tell its {field}"
+            for word in {*options} - {getattr(first, field)}:
+                wrong = first._replace(**{field: word})
+                assert not holds([wrong, *others], side, seen), f"{caption}: {field} {word}"
+
+
+def test_no_opposite_of_a_place_or_side_is_true_of_a_picture() -> None:
+    opposite = {"top": "bottom", "left": "right", "to the left of": "to the right of"}
+    opposite |= {"above": "below"}
+    opposite |= {there: here for here, there in opposite.items()}
+    checked = 0
+    for caption, seen in read_scenes():
+        claims, side = read_caption(caption)
+        if side:
+            assert not holds(claims, opposite[side], seen), caption
+            checked += 1
+        place = " ".join(opposite.get(word, word) for word in (claims[0].place or "").split())
+        if place not in ("", claims[0].place):
+            assert not holds([claims[0]._replace(place=place), *claims[1:]], side, seen), caption
+            checked += 1
+    assert checked > READ / 2
+
+
+# Figures
+
+
+def draw(shape: str, px: int, texture: str = "plain", turn: float = 0.1) -> np.ndarray:
+    """A red figure of radius 0.26 near the middle of a white picture."""
+    picture = np.full((px, px, 3), 255, np.uint8)
+    paint(picture, Figure(shape, texture, "red", 0.503, 0.497, 0.26, turn, 1.0))
+    return picture
+
+
+@pytest.mark.parametrize("px", [8, 13, 32, 57, 96, 112, 224])
+def test_a_shape_covers_its_area_at_any_size(px: int) -> None:
+    areas = {"circle": np.pi, "square": 4, "triangle": np.sqrt(3), "cross": 4 * 0.28 * (2 - 0.28)}
+    areas |= {"ring": np.pi * (1 - 0.52**2), "diamond": 1.2}
+    for shape, area in areas.items():
+        covered = (255 - draw(shape, px)[..., 2].astype(float)).sum() / (255 - 30) / px**2
+        assert covered == pytest.approx(area * 0.26**2, rel=0.05), shape
+
+
+# 224 and 81 share no raster with the other, so shapes differ by half of a fine pixel.
+@pytest.mark.parametrize(
+    ("large", "small", "bound"),
+    [(96, 48, 1), (96, 32, 1), (64, 32, 1), (48, 24, 1), (224, 112, 3), (224, 32, 3), (81, 27, 3)],
+)
+def test_a_scene_is_the_same_picture_at_two_sizes(large: int, small: int, bound: float) -> None:
+    fine, coarse = (make_scenes(SEED, 0, 60, px)[0].astype(float) for px in (large, small))
+    times = large // small
+    shrunk = fine.reshape(60, small, times, small, times, 3).mean((2, 4))
+    distances = abs(shrunk[:, None] - coarse[None]).mean((2, 3, 4))  # of 255
+    assert distances.diagonal().max() < bound
+    assert (distances + np.diag([255.0] * 60)).min() > 10  # while other scenes are far away
+
+
+@pytest.mark.parametrize("px", [8, 9, 31, 97, 223])
+def test_a_picture_of_any_size_shows_every_object(px: int) -> None:
+    for number, layout in enumerate(make_layouts(SEED, 0, 20)):
+        picture = make_scene(SEED, number, px).picture
+        assert picture.shape == (px, px, 3) and picture.dtype == np.uint8
+        for thing in layout.things:
+            (rows, columns), cover, _ = cover_pixels(thing, px)
+            assert picture[rows, columns].min(2)[cover > 200].max(initial=0) < 130
+            assert cover.max() > 100
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_patches_left_out_of_a_texture_would_not_have_shown(texture: str) -> None:
+    rng = np.random.default_rng(0)
+    for shape in SHAPES:
+        for _ in range(20):
+            turn, radius = rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.28) * RASTER
+            c, s = radius * np.cos(turn), radius * np.sin(turn)
+            place = np.array([(c, s), (-s, c), rng.uniform(70, 120, 2)]) * 2**SHIFT
+            solid, all_, some = (
+                fill(patches, place, (RASTER, RASTER))
+                for patches in (SHAPES[shape], TEXTURES[texture], find_patches(texture, shape))
+            )
+            assert np.array_equal(all_ & solid, some & solid)
+
+
+def test_a_picture_that_would_be_painted_as_a_copy_is_refused() -> None:
+    figure = Figure("star", "plain", "red", 0.5, 0.5, 0.3, 0.0, 1.0)
+    with pytest.raises(ValueError, match="Unable to avoid creating a copy"):
+        paint(np.zeros((3, 32, 32), np.uint8).transpose(1, 2, 0), figure)
+
+
+def test_objects_never_overlap() -> None:
+    hidden = []
+    for number, layout in enumerate(make_layouts(SEED, 0, 1000)):
+        cover = np.zeros((96, 96), int)
+        for thing in layout.things:
+            where, covered, _ = cover_pixels(thing, 96)
+            cover[where] += covered
+        if cover.max() > 255:
+            hidden.append(number)
+    assert not hidden, f"{len(hidden)} of 1000 scenes: {hidden[:10]}"

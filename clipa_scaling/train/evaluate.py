@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,44 +14,16 @@ import torch
 
 from clipa_scaling.source import DataError
 from clipa_scaling.spec import EvalSet
-from clipa_scaling.train.data import normalise, resize_all
+from clipa_scaling.train.features import Setting, encode_ids, encode_images, make_unit
 from clipa_scaling.train.keyed import make_key, permute
 from clipa_scaling.train.loss import contrastive_loss
-from clipa_scaling.train.model import token_counter
 from clipa_scaling.train.packed import Pack
-from clipa_scaling.train.tokenize import (
-    PACKED_LENGTH,
-    cut_ids,
-    encode_texts,
-    text_lengths,
-)
+from clipa_scaling.train.ranks import count_wrong, share_caption, share_right
+from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, text_lengths
 
 RANKS = (1, 5, 10)
 LOSS_BATCH = 256  # pairs; the loss grows with it, so not eval_batch, in which cells may differ
 ORDER_KEY = make_key(0, "held-out batches")  # the same batches for every run and seed
-STEPS = 2.0**24  # of a cosine from 0 to 1, about float32's own
-
-
-class StopRequested(Exception):
-    """The run was asked to stop in the middle of an evaluation."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a model is evaluated: sizes, batch and a check whether to stop, made between batches."""
-
-    image_size: int
-    text_tokens: int
-    batch: int
-    protocols: tuple[str, ...]
-    device: torch.device
-    autocast: bool
-    should_stop: Callable[[], bool]
-
-    def go_on(self) -> None:
-        """Raises StopRequested."""
-        if self.should_stop():
-            raise StopRequested
 
 
 class Evaluator:
@@ -87,49 +57,6 @@ def open_set(item: EvalSet) -> Pack:
             f"set {item.name}; launch again to plan with it as it is"
         )
     return pack
-
-
-# Features
-
-
-def encode_images(model: open_clip.CLIP, pack: Pack, setting: Setting) -> tuple[torch.Tensor, int]:
-    """(N, E) unit features of every picture, and the token count read off the tensor."""
-    features = []
-    with token_counter(model.visual.transformer) as lengths:
-        for start in range(0, pack.count, setting.batch):
-            setting.go_on()
-            stop = min(start + setting.batch, pack.count)
-            pictures = resize_all(pack.pictures(start, stop), setting.image_size)
-            image = normalise(pictures).to(setting.device)
-            with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
-                image_BE = model.encode_image(image)
-            features.append(make_unit(image_BE))
-    assert len(set(lengths)) == 1, "every picture makes as many tokens"
-    return torch.cat(features), lengths[0] - 1
-
-
-def encode_ids(model: open_clip.CLIP, ids: np.ndarray, setting: Setting) -> torch.Tensor:
-    """(M, E) unit features of packed ids, cut to the model's text length.
-
-    Texts that the cut makes equal are encoded once: batches of other sizes may give other last
-    bits, and chance would then decide between texts that the model cannot tell apart.
-    """
-    unique, place_M = np.unique(cut_ids(ids, setting.text_tokens), axis=0, return_inverse=True)
-    features = []
-    for part in torch.from_numpy(unique).split(setting.batch):
-        setting.go_on()
-        with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
-            text_BE = model.encode_text(part.to(setting.device))
-        features.append(make_unit(text_BE))
-    return torch.cat(features)[torch.from_numpy(place_M.reshape(-1)).to(setting.device)]
-
-
-def make_unit(x_BE: torch.Tensor) -> torch.Tensor:
-    """Unit rows in float32; normalised in bf16 they were measured up to 0.3 % off."""
-    return torch.nn.functional.normalize(x_BE.float(), dim=-1)
-
-
-# Classification
 
 
 def templates(protocol: str, prompts: tuple[str, ...]) -> list[Callable[[str], str]]:
@@ -171,9 +98,6 @@ def classify(
         yield {**base, "name": "accuracy_top5", **share_right(wrong_N, 5, classes)}
 
 
-# Retrieval
-
-
 def retrieve(
     model: open_clip.CLIP, _: EvalSet, pack: Pack, setting: Setting
 ) -> Iterator[dict[str, Any]]:
@@ -208,27 +132,6 @@ def retrieve(
     yield {**base, "name": "loss", "value": loss, "n": count, "correct": ""}
 
 
-def share_caption(
-    query_M: torch.Tensor,
-    other_M: torch.Tensor,
-    caption_M: torch.Tensor,
-    others: int,
-    rows: slice,
-) -> torch.Tensor:
-    """(q, R) bool: which of R others have a caption, to the word, that the queries in `rows` have.
-
-    Caption m is one of query_M[m]'s and one of other_M[m]'s, and equal ones have one caption_M.
-    """
-    mine = (query_M >= rows.start) & (query_M < rows.stop)
-    shape = rows.stop - rows.start, int(caption_M.max()) + 1
-    has_qG = torch.zeros(shape, dtype=torch.bool, device=query_M.device)
-    has_qG[query_M[mine] - rows.start, caption_M[mine]] = True
-    row, m = has_qG[:, caption_M].nonzero(as_tuple=True)
-    shared_qR = has_qG.new_zeros(shape[0], others)
-    shared_qR[row, other_M[m]] = True
-    return shared_qR
-
-
 def held_out_batches(count: int) -> np.ndarray:
     """(batches, B) pictures, the same for every model; what does not fill a batch is left out.
 
@@ -256,47 +159,3 @@ def held_out_loss(
     loss = float(torch.stack(losses).double().mean())
     known = math.isfinite(loss) and batches.shape[1] > 1
     return loss if known else None, batches.size
-
-
-# Ranks
-
-
-def count_wrong(
-    query_QE: torch.Tensor,
-    other_RE: torch.Tensor,
-    relevant: Callable[[slice], torch.Tensor],
-    setting: Setting,
-) -> torch.Tensor:
-    """(Q,) how many wrong answers score at least as high as each query's best right one.
-
-    Ties count against the model, so a collapsed one is never right. Cosines are summed in float64
-    and compared in STEPS: float32 products of equal rows differ by their place in the matrix.
-    """
-    other_ER = other_RE.double().T
-    counts = []
-    for start in range(0, len(query_QE), setting.batch):
-        setting.go_on()
-        rows = slice(start, min(start + setting.batch, len(query_QE)))
-        score_qR = (query_QE[rows].double() @ other_ER * STEPS).round()
-        right_qR = relevant(rows)
-        best_q1 = score_qR.masked_fill(~right_qR, -torch.inf).amax(dim=1, keepdim=True)
-        # Not `>=`, which is false of NaN: a broken model would have no wrong answers.
-        counts.append((~(score_qR < best_q1) & ~right_qR).sum(dim=1))
-    return torch.cat(counts)
-
-
-def share_right(wrong_Q: torch.Tensor, k: int, others: int) -> dict[str, Any]:
-    """The share of queries with a right answer among the first k, and the bits behind it.
-
-    Unknown, None, where there are no more than k answers: no model can miss.
-    """
-    if others <= k:
-        return {"value": None, "correct": ""}
-    bits = (wrong_Q < k).cpu().numpy()
-    packed = base64.b64encode(np.packbits(bits).tobytes()).decode()
-    return {"value": float(bits.mean()), "correct": packed}
-
-
-def unpack_bits(text: str, count: int) -> np.ndarray:
-    """(count,) bool: the per-example correctness of a row."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)

@@ -16,7 +16,8 @@ from clipa_scaling.rundir import RunDir
 from clipa_scaling.spec import RunSpec
 from clipa_scaling.train import checkpoint, optim
 from clipa_scaling.train.data import Batch, Batches
-from clipa_scaling.train.evaluate import Evaluator, Setting, StopRequested
+from clipa_scaling.train.evaluate import Evaluator
+from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import Features, encode_pair, make_model
 from clipa_scaling.train.packed import Pack

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SWEEPS := $(wildcard sweeps/*.yaml)
+RESULTS := $(patsubst %/runs.parquet,%,$(wildcard results/*/runs.parquet))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -37,8 +37,8 @@ test: install  ## the tests, without the slow ones (10 minutes at most on two co
 test-all: install lint types  ## lint, types and every test
 	$(BIN)/pytest
 
-figures: install  ## collect the tables and draw the figures of every sweep again
-	@set -e; for sweep in $(SWEEPS); do $(BIN)/python -m clipa_scaling.sweep $$sweep --collect; done
+figures: install  ## draw the figures of all tables in results/ again
+	$(BIN)/python -m clipa_scaling.figures $(RESULTS)
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)

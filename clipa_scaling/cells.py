@@ -21,6 +21,7 @@ def summarise_cells(
 
     Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its
     95 % interval (see `half_widths`), and costs. `eval_set`: by default the first with the measure.
+    Raises TableError where the set was not measured in one way throughout.
     """
     runs, evals = tables["runs"], tables["evals"]
     chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
@@ -28,6 +29,7 @@ def summarise_cells(
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
     done = runs[runs["state"] == "done"]
+    check_one_benchmark(chosen[chosen["run"].isin(done["run"])])
     joined = done.merge(
         chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
     )
@@ -44,6 +46,17 @@ def summarise_cells(
     )
     cells["half_width"] = half_widths(cells, is_fraction=measure != "loss")
     return cells.drop(columns="variance")
+
+
+def check_one_benchmark(evals: pd.DataFrame) -> None:
+    """Raise TableError where rows of one set differ in pictures or prompts."""
+    benchmarks = evals["fingerprint"].unique()
+    if len(benchmarks) > 1:
+        raise schema.TableError(
+            f"evals: set={evals['set'].iloc[0]} was measured in {len(benchmarks)} ways "
+            f"(fingerprint {', '.join(benchmarks)}): its pictures or prompts changed between runs; "
+            "give the changed set another name in the sweep file"
+        )
 
 
 def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:

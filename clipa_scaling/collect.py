@@ -18,14 +18,10 @@ from clipa_scaling.spec import identity
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
 
 
-class CollectError(ValueError):
-    """What a run declared and what it did disagree."""
-
-
 def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
     """The three tables of a sweep; missing is NA, never 0.
 
-    Raises CollectError where a run's declared token counts differ from those its tensors had.
+    Raises TableError where a run's declared token counts differ from those its tensors had.
     """
     rows, evals, curves = [], [], []
     for row in plan.rows:
@@ -48,6 +44,18 @@ def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
     }
 
 
+def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
+    """How many done runs lack an evaluation at their end that the sweep file asks for."""
+    evals = tables["evals"]
+    columns = [evals[name] for name in ("run", "samples", "set", "fingerprint")]
+    found = set(zip(*columns, strict=True))
+    done = [row.planned for row in plan.rows if row.state.name == "done"]
+    return sum(
+        any((item.id, item.spec.samples, s.name, s.benchmark) not in found for s in item.spec.evals)
+        for item in done
+    )
+
+
 def check_tokens(
     row: PlanRow, curves: list[dict[str, Any]], evals: list[dict[str, Any]]
 ) -> None:  # fmt: skip
@@ -60,7 +68,7 @@ def check_tokens(
     for item in [*curves, *evals]:
         for name, value in declared.items():
             if item.get(name, value) != value:
-                raise CollectError(
+                raise schema.TableError(
                     f"{row.planned.id}: {name}={item[name]} at sample {item['samples']} differs "
                     f"from the declared {value}; the run is not what it says: remove it"
                 )

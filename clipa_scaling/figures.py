@@ -1,8 +1,12 @@
-"""Tables -> one matplotlib Figure per function; nothing is fitted here."""
+"""Tables -> one matplotlib Figure per function; nothing is fitted here.
+
+python -m clipa_scaling.figures RESULTS_DIR… draws the figures of committed tables again.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.collect import load_tables
 from clipa_scaling.schema import label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
@@ -116,3 +121,21 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
         paths.append(folder / f"{stem}.png")
         save_figure(figure, paths[-1])
     return paths
+
+
+def main(folders: list[str]) -> int:
+    """0, or 1 at the first folder without tables."""
+    for name in folders:
+        folder = Path(name)
+        try:
+            tables = load_tables(folder)
+        except FileNotFoundError as error:
+            print(error, file=sys.stderr)
+            return 1
+        for path in save_figures(tables, folder.resolve().name, folder / "figures"):
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

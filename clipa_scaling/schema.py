@@ -1,8 +1,15 @@
-"""Every column of every table: dtype, unit, axis label, meaning."""
+"""Every column of every table: dtype, unit, axis label, meaning.
+
+python -m clipa_scaling.schema prints them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+class TableError(ValueError):
+    """Tables, or what they are made of, contradict themselves; one line with the way out."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,13 @@ SPEC = _table(
     ),
     ("image_reduction", "string", "", "Image reduction", "how image tokens are reduced"),
     ("text_reduction", "string", "", "Text reduction", "how text tokens are reduced"),
-    ("image_size", "Int64", "px", "Image size (px)", "pixels a side before masking"),
+    (
+        "image_size",
+        "Int64",
+        "px",
+        "Image size (px)",
+        "pixels a side before masking; 0 is 224, or what resize needs",
+    ),
     ("tokenizer", "string", "", "Tokenizer", "clip: CLIP's BPE"),
     ("vocab_size", "Int64", "", "Vocabulary", "rows of the token embedding"),
     ("data_fingerprint", "string", "", "Data", "fingerprint of the training data"),
@@ -116,10 +129,10 @@ EVALS = _table(
     ("run", "string", "", "Run", "run id"),
     ("samples", "Int64", "samples", "Samples seen", "when it was evaluated"),
     ("set", "string", "", "Evaluation set", "its name in the sweep file"),
-    ("fingerprint", "string", "", "Benchmark", "fingerprint of the evaluation set"),
+    ("fingerprint", "string", "", "Benchmark", "of the evaluation set, its task and prompts"),
     ("protocol", "string", "", "Protocol", "common: the sweep's prompts; paper: 80 templates"),
     ("name", "string", "", "Measure", "accuracy, accuracy_top5, image_to_text_r1 ..., loss"),
-    ("value", "Float64", "", "Value", "a fraction in [0, 1], or nats for loss"),
+    ("value", "Float64", "", "Value", "a fraction in [0, 1], nats for loss; or unknown"),
     ("n", "Int64", "", "Examples", "examples behind the value"),
     ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),
     ("truncated", "Float64", "", "Truncated texts", "share of prompts or captions cut short"),
@@ -146,3 +159,16 @@ CURVES = _table(
 def label(name: str) -> str:
     """The axis label of a column in any table; KeyError for a name that no table has."""
     return (RUNS | EVALS | CURVES)[name].label
+
+
+def list_columns() -> str:
+    """Every column of every table, a line each: name, unit, meaning."""
+    lines = []
+    for table, columns in (("runs", RUNS), ("evals", EVALS), ("curves", CURVES)):
+        lines.append(table)
+        lines += [f"  {item.name:<22}{item.unit:<9}{item.meaning}" for item in columns.values()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(list_columns())

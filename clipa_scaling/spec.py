@@ -1,4 +1,7 @@
-"""What one run is: RunSpec, its rules, its identity."""
+"""What one run is: RunSpec, its rules, its identity.
+
+python -m clipa_scaling.spec lists the fields that a sweep file may set.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from clipa_scaling import schema
 from clipa_scaling.models import load_model
 
 Kind = Literal["pretrain", "decay", "finetune", "evaluate"]
@@ -39,10 +43,16 @@ class EvalSet:
     fingerprint: str
     prompts: tuple[str, ...] = ("a photo of a {}",)
 
+    @property
+    def benchmark(self) -> str:
+        """16 hex digits that name what is measured: pictures, task and prompts."""
+        measured = [self.fingerprint, self.task, self.prompts]
+        return hashlib.sha256(json.dumps(measured).encode()).hexdigest()[:16]
 
-def beside(default: Any = MISSING) -> Any:
+
+def beside(default: Any, meaning: str) -> Any:
     """A field that does not determine the weights, hence no part of a run's identity."""
-    return field(default=default, metadata={"identity": False})
+    return field(default=default, metadata={"identity": False, "meaning": meaning})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +91,16 @@ class RunSpec:
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = 0
 
-    stage: str = beside("pretrain")
-    gpus: int = beside(1)
-    grad_checkpointing: bool = beside(False)
-    eval_every_samples: int = beside(0)
-    checkpoint_every_samples: int = beside(0)
-    log_every_samples: int = beside(0)
-    eval_batch: int = beside(256)
-    protocols: tuple[Literal["common", "paper"], ...] = beside(("common",))
-    pack: str = beside("")
-    evals: tuple[EvalSet, ...] = beside(())
+    stage: str = beside("pretrain", "the stage's name in the sweep file")
+    gpus: int = beside(1, "devices of one run")
+    grad_checkpointing: bool = beside(False, "recompute activations: less memory, one more forward")
+    eval_every_samples: int = beside(0, "evaluate every so many samples; 0 is at the end only")
+    checkpoint_every_samples: int = beside(0, "save every so many samples; 0 is every 5 minutes")
+    log_every_samples: int = beside(0, "a row of metrics every so many; 0 is 40 rows a run")
+    eval_batch: int = beside(256, "pictures or texts encoded at once in evaluation")
+    protocols: tuple[Literal["common", "paper"], ...] = beside(("common",), "whose prompts")
+    pack: str = beside("", "folder of the packed training data")
+    evals: tuple[EvalSet, ...] = beside((), "packed evaluation sets")
 
     @property
     def position_tokens(self) -> int:
@@ -268,3 +278,18 @@ def spec_from_json(value: Mapping[str, Any]) -> RunSpec:
     if unknown:
         raise ValueError(f"spec.json: unknown fields {sorted(unknown)}; written by another version")
     return msgspec.convert(value, RunSpec)
+
+
+def list_fields() -> str:
+    """The fields that a sweep file may set, a line each: name, default, meaning."""
+    lines = []
+    for item in fields(RunSpec):
+        if item.name in settable_fields():
+            default = "required" if item.default is MISSING else f"{item.default}"
+            meaning = item.metadata.get("meaning") or schema.SPEC[item.name].meaning
+            lines.append(f"{item.name:<26}{default:<10}{meaning}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(list_fields())

@@ -25,6 +25,7 @@ from clipa_scaling.plan import (
     save_plan,
     sweep_folder,
 )
+from clipa_scaling.schema import TableError
 from clipa_scaling.show import count_states, print_plan
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.sweepfile import load_sweep
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         return run_command(options)
-    except (SweepError, claim.HeldError) as error:
+    except (SweepError, TableError, claim.HeldError) as error:
         print(error, file=sys.stderr)
         return WRONG
     except packs.PackError as error:
@@ -90,6 +91,7 @@ def run_command(options: argparse.Namespace) -> int:
     if options.plan:
         return show_plan(console, plan, options.json)
     if options.collect:
+        check_runs_are_here(plan, runs, results)
         return finish(console, plan, runs, results)
     todo = choose(plan, options.retry)
     if not todo:
@@ -111,6 +113,16 @@ def show_plan(console: Console, plan: Plan, as_json: bool) -> int:
     if excess:
         console.print(f"[yellow]over budget:[/] {escape(excess)}")
     return OK
+
+
+def check_runs_are_here(plan: Plan, runs: Path, results: Path) -> None:
+    """Raise SweepError where collecting would empty tables made from another runs folder."""
+    here = any((runs / row.planned.id).is_dir() for row in plan.rows)
+    if not here and (results / "runs.csv").exists():
+        raise SweepError(
+            f"{shown(runs)}: holds none of the {len(plan.rows)} runs of {plan.sweep.path}, and "
+            f"collecting would empty the tables in {shown(results)}; name their folder with --runs"
+        )
 
 
 def choose(plan: Plan, retry: str | None) -> list[PlanRow]:
@@ -193,6 +205,12 @@ def finish(console: Console, plan: Plan, runs: Path, results: Path) -> int:
     from clipa_scaling import collect, figures, outcome
 
     tables = collect.collect(plan, runs)
+    otherwise = collect.evaluated_otherwise(plan, tables)
+    if otherwise:
+        console.print(
+            f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets or with other "
+            "prompts than the file now asks for; their evaluations stay what they were"
+        )
     collect.save_tables(tables, results)
     save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")

@@ -24,7 +24,14 @@ def make_tables(values: dict[tuple[str, int, int], float], **more: Any) -> dict[
         run = f"{model}-{tokens}-{seed}"
         spec = {"model": model, "image_tokens": tokens, "seed": seed, "samples": 64}
         runs.append({"run": run, "state": "done", **spec, "image_params": 1, **more})
-        common = {"run": run, "set": "s", "protocol": "common", "name": "accuracy", "n": N}
+        common = {
+            "run": run,
+            "set": "s",
+            "protocol": "common",
+            "name": "accuracy",
+            "n": N,
+            "fingerprint": "f",
+        }
         evals.append({**common, "samples": 64, "value": value})
         evals.append({**common, "samples": 64, "value": 0.99, "protocol": "paper"})
         evals.append({**common, "samples": 64, "value": 0.98, "set": "another"})
@@ -99,3 +106,14 @@ def test_the_end_is_where_all_samples_are_seen() -> None:
     cells = summarise_cells(tables)
     assert cells["evaluated_at"].tolist() == [32, 64]
     assert at_the_end(cells)["mean"].tolist() == [pytest.approx(0.2)]
+
+
+def test_one_set_measured_in_two_ways_is_refused() -> None:
+    tables = make_tables({("A", 4, 0): 0.2, ("A", 4, 1): 0.3})
+    tables["evals"].loc[0, "fingerprint"] = "other"
+    with pytest.raises(schema.TableError) as caught:
+        summarise_cells(tables)
+    assert str(caught.value) == (
+        "evals: set=s was measured in 2 ways (fingerprint other, f): its pictures or prompts "
+        "changed between runs; give the changed set another name in the sweep file"
+    )

@@ -11,7 +11,7 @@ import pytest
 from small_sweep import SMALL, write_small
 
 from clipa_scaling import schema
-from clipa_scaling.collect import CollectError, collect, load_tables, save_tables
+from clipa_scaling.collect import collect, evaluated_otherwise, load_tables, save_tables
 from clipa_scaling.plan import Plan, make_plan
 from clipa_scaling.sweepfile import load_sweep
 
@@ -98,7 +98,7 @@ def test_a_run_that_saw_other_tokens_than_declared_is_refused(copied: Path, name
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows[2][name] += 1
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(CollectError) as caught:
+    with pytest.raises(schema.TableError) as caught:
         collect(plan_of(copied), copied.parent / "runs")
     declared = rows[2][name] - 1
     assert str(caught.value) == (
@@ -116,3 +116,13 @@ def test_a_study_before_its_first_run_collects_to_planned_rows(tmp_path: Path) -
     tables = collect(plan_of(write_small(tmp_path)), tmp_path / "runs")
     assert tables["runs"]["state"].tolist() == ["planned", "planned"]
     assert len(tables["evals"]) == len(tables["curves"]) == 0
+
+
+def test_done_runs_evaluated_otherwise_than_the_file_now_asks_are_counted(copied: Path) -> None:
+    runs = copied.parent / "runs"
+    plan = plan_of(copied)
+    assert evaluated_otherwise(plan, collect(plan, runs)) == 0
+    copied.write_text(SMALL.replace("a large {}", "there is a large {}"))
+    plan = plan_of(copied)
+    assert [row.state.name for row in plan.rows] == ["done", "done"]
+    assert evaluated_otherwise(plan, collect(plan, runs)) == 2

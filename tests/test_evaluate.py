@@ -114,7 +114,7 @@ def measure(model: Any, item: EvalSet, setting: Setting = SETTING) -> dict[str, 
     """The rows of one set, by name."""
     rows = Evaluator((item,), setting).evaluate(model, 64)
     for row in rows:
-        assert (row["samples"], row["set"], row["fingerprint"]) == (64, "set", item.fingerprint)
+        assert (row["samples"], row["set"], row["fingerprint"]) == (64, "set", item.benchmark)
     return {row["name"]: row for row in rows}
 
 

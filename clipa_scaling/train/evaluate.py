@@ -41,7 +41,7 @@ class Evaluator:
         try:
             with torch.no_grad():
                 for item, pack in self.sets:
-                    base = {"samples": samples, "set": item.name, "fingerprint": item.fingerprint}
+                    base = {"samples": samples, "set": item.name, "fingerprint": item.benchmark}
                     measure = classify if item.task == "classify" else retrieve
                     rows += [{**base, **row} for row in measure(model, item, pack, self.setting)]
         finally:

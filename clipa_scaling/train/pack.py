@@ -108,7 +108,9 @@ def make_parts(
     if left:
         with (
             start_pool(min(workers, len(left)), request) as pool,
-            show_progress(pack_dir.name, len(pieces), len(parts)) as advance,
+            show_progress(
+                f"packing {Path(request.source.where).name}", len(pieces), len(parts)
+            ) as advance,
         ):
             jobs = {
                 pool.submit(write_part, pack_dir, number, pieces[number], request): number

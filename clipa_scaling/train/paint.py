@@ -30,6 +30,7 @@ def round_corners(count: int, *radii: float) -> list[tuple[float, float]]:
 
 
 def cross_corners(arm: float) -> list[tuple[float, float]]:
+    """Corners of an upright cross whose arms are twice this wide."""
     a = arm
     quarter = [(a, -1.0), (a, -a), (1.0, -a)]
     turned = [quarter]
@@ -39,6 +40,7 @@ def cross_corners(arm: float) -> list[tuple[float, float]]:
 
 
 def heart_corners(count: int) -> list[tuple[float, float]]:
+    """Corners along a heart, of which one is its dent and one its tip."""
     angles = [2 * pi * k / count for k in range(count)]
     return [
         (16 * sin(a) ** 3, 5 * cos(2 * a) + 2 * cos(3 * a) + cos(4 * a) - 13 * cos(a))
@@ -59,6 +61,7 @@ def lattice(step: float, *patch: tuple[float, float], every: int = 1) -> np.ndar
 
 
 def rectangle(width: float, height: float) -> list[tuple[float, float]]:
+    """Corners of an upright rectangle around the origin."""
     x, y = width / 2, height / 2
     return [(-x, -y), (x, -y), (x, y), (-x, y)]
 
@@ -179,6 +182,7 @@ def fill(polygons: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> np.n
 
 
 def shrink(mask: np.ndarray, fine: int) -> np.ndarray:
+    """(height, width) uint8 to the means of its fine x fine pixels, uint16."""
     height, width = mask.shape
     small = cv2.resize(mask, (width // fine, height // fine), interpolation=cv2.INTER_AREA)
     return small.astype(np.uint16)

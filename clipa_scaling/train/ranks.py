@@ -1,4 +1,4 @@
-"""Which answers are right: ranks from features, ties against the model, unknown if none can miss."""
+"""Which answers are right: ties count against the model, unknown where no model can miss."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ BACKDROP_NUMBERS = 9 + BACKDROP**2  # random numbers of a scene's background
 NUMBERS = BACKDROP_NUMBERS + 136  # of the whole scene: a few more than it can use
 
 # Others than the main object seldom have their colour told: colours and places alone would tell
-# the pictures of a batch apart, and small models would learn nothing else. Longest: 24 CLIP tokens.
+# the pictures of a batch apart, and small models would learn nothing else. Longest: 23 CLIP tokens.
 TEMPLATES = {
     2: (
         "{0.full} {0.place} and {1.textured} {1.place}",
@@ -228,6 +228,7 @@ def find_place(radius: float, things: list[Thing], draw: Draw) -> tuple[float, f
 
 
 def is_free(x: float, y: float, radius: float, things: list[Thing]) -> bool:
+    """Whether an object here would keep its distance to all of these."""
     return all(hypot(x - t.x, y - t.y) >= APART * (radius + t.radius) for t in things)
 
 
@@ -237,10 +238,12 @@ def make_look(texture: str, draw: Draw) -> tuple[float, float]:
 
 
 def between(low: float, high: float, draw: Draw) -> float:
+    """The next random number, spread over low to high."""
     return low + (high - low) * draw()
 
 
 def pick(options: Sequence[str], draw: Draw) -> str:
+    """One of these, all equally likely."""
     return options[int(draw() * len(options))]
 
 

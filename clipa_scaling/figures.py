@@ -13,7 +13,14 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+    ScalarFormatter,
+)
 
 from clipa_scaling.cells import at_the_end, summarise_cells
 from clipa_scaling.collect import load_tables
@@ -21,6 +28,7 @@ from clipa_scaling.schema import label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^vP"
+BARS = "bars: 95 % intervals over seeds and evaluation pictures"
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -34,13 +42,13 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     for index, (model, line) in enumerate(by_size(cells)):
         for axes, x in ((left, "image_tokens"), (right, "train_flops")):
             draw_line(axes, line.sort_values(x), x, f"{model}", index)
+        name_points(right, line)
     token_axis(left, cells)
     right.set_xscale("log")
-    right.set_xlabel(label("train_flops"))
-    left.set_ylabel(label("accuracy"))
-    left.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
+    accuracy_axis(left)
     left.legend(title=label("model"), frameon=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"{title}\n{BARS}", fontsize=10)
     return figure
 
 
@@ -57,10 +65,16 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
             draw_line(axes, line, "evaluated_at", f"{tokens}", index)
         axes.set_title(str(model), fontsize=10)
         axes.set_xlabel(label("samples"))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    panels[0].set_ylabel(label("accuracy"))
-    panels[-1].legend(title=label("image_tokens"), frameon=False)
-    figure.suptitle(title, fontsize=11)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    accuracy_axis(panels[0])
+    figure.legend(
+        *panels[-1].get_legend_handles_labels(),
+        title=label("image_tokens"),
+        frameon=False,
+        loc="outside right center",
+    )
+    figure.suptitle(f"{title}\n{BARS}", fontsize=10)
     return figure
 
 
@@ -82,10 +96,31 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
         marker=MARKERS[index % len(MARKERS)],
         markersize=5,
         linewidth=1.5,
+        elinewidth=0.9,
         capsize=2.5,
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
+
+
+def name_points(axes: Axes, line: pd.DataFrame) -> None:
+    """Write each point's image tokens below it."""
+    for tokens, x, y in line[["image_tokens", "train_flops", "mean"]].astype(float).to_numpy():
+        axes.annotate(
+            f"{tokens:g}",
+            (x, y),
+            textcoords="offset points",
+            xytext=(8, -4),
+            fontsize=7,
+            color="0.35",
+        )
+
+
+def accuracy_axis(axes: Axes) -> None:
+    """A fraction in the tables is percent on an axis."""
+    axes.set_ylabel(label("accuracy"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], min_n_ticks=3))
 
 
 def token_axis(axes: Axes, cells: pd.DataFrame) -> None:

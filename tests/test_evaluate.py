@@ -39,7 +39,6 @@ LABELS = [[NAMES[number * 3 % 7]] for number in range(30)]
 WORDS = [f"word {number}" for number in range(29)]
 PAIRS = [[WORDS[n % 29], *([WORDS[n * 7 % 29]] if n % 3 == 0 else [])] for n in range(40)]
 TOKENIZE = SimpleTokenizer()
-TOKENIZE_10 = partial(TOKENIZE, context_length=10)
 Task = Literal["classify", "retrieve"]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -181,7 +180,9 @@ def test_guesses_that_cannot_miss_have_no_value(tmp_path: Path, count: int) -> N
 @pytest.mark.parametrize("prompts", [("{}",), ("a photo of a {}", "the {}, and on to beyond 10")])
 def test_class_weights_are_open_clips(prompts: tuple[str, ...]) -> None:
     model = make_real()
-    want = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, NAMES, prompts)
+    want = open_clip.build_zero_shot_classifier(
+        model, partial(TOKENIZE, context_length=10), NAMES, prompts
+    )
     ids = encode_texts([prompt.replace("{}", name) for name in NAMES for prompt in prompts])
     with torch.no_grad():
         got = evaluate.encode_classes(model, ids, 7, REAL)
@@ -199,7 +200,9 @@ def test_paper_is_open_clips_80_templates_and_common_the_sets_own(tmp_path: Path
         image_NE, _ = features.encode_images(model, pack, setting)
     for row, protocol, fills in ((rows[0], "common", common), (rows[2], "paper", paper)):
         names = pack.class_names
-        weights = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, names, fills)
+        weights = open_clip.build_zero_shot_classifier(
+            model, partial(TOKENIZE, context_length=10), names, fills
+        )
         assert (row["protocol"], row["name"]) == (protocol, "accuracy")
         check_row(row, ((image_NE @ weights).argmax(dim=1).numpy() == pack.labels).tolist())
         texts = [fill(name) for name in names for fill in fills]
@@ -307,5 +310,5 @@ def test_a_stop_between_any_two_batches_leaves_no_trace(tmp_path: Path, training
 
 def test_another_pack_than_planned_is_refused(tmp_path: Path) -> None:
     item = known_set(tmp_path, PAIRS, "retrieve")
-    with pytest.raises(DataError, match=f"{item.fingerprint} is not the planned abc of set set"):
+    with pytest.raises(DataError, match=f"{item.fingerprint} is not the planned abc;"):
         Evaluator((replace(item, fingerprint="abc"),), SETTING)

@@ -83,8 +83,8 @@ def test_types_are_checked_and_whole_floats_are_integers() -> None:
 
 
 GOLDEN = {
-    "pretrain-B-16-i49-t32-1.02K-s0-a5b6a2f38a": {},
-    "pretrain-B-16-i37-t16-1.02K-s3-6ab8ea4e0f": {
+    "pretrain-B-16-i49-t32-1.02K-s0-9173461aa5": {},
+    "pretrain-B-16-i37-t16-1.02K-s3-4c89037276": {
         "image_reduction": "random",
         "image_tokens": 37,
         "text_tokens": 16,

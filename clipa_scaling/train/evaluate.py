@@ -12,7 +12,6 @@ import numpy as np
 import open_clip
 import torch
 
-from clipa_scaling.source import DataError
 from clipa_scaling.spec import EvalSet
 from clipa_scaling.train.features import Setting, encode_ids, encode_images, make_unit
 from clipa_scaling.train.keyed import make_key, permute
@@ -31,7 +30,7 @@ class Evaluator:
 
     def __init__(self, sets: tuple[EvalSet, ...], setting: Setting):
         self.setting = setting
-        self.sets = [(item, open_set(item)) for item in sets]
+        self.sets = [(item, Pack.open(Path(item.pack), item.fingerprint)) for item in sets]
 
     def evaluate(self, model: open_clip.CLIP, samples: int) -> list[dict[str, Any]]:
         """Rows of the evals table for a model that has seen `samples`; no masks, text truncated."""
@@ -47,16 +46,6 @@ class Evaluator:
         finally:
             model.train(training)
         return rows
-
-
-def open_set(item: EvalSet) -> Pack:
-    pack = Pack.open(Path(item.pack))
-    if pack.fingerprint != item.fingerprint:
-        raise DataError(
-            f"{item.pack}: fingerprint={pack.fingerprint} is not the planned {item.fingerprint} of "
-            f"set {item.name}; launch again to plan with it as it is"
-        )
-    return pack
 
 
 def templates(protocol: str, prompts: tuple[str, ...]) -> list[Callable[[str], str]]:

@@ -40,12 +40,17 @@ class Pack:
         self._array = lru_cache(OPEN_FILES)(self._open_array)
 
     @classmethod
-    def open(cls, folder: Path) -> Pack:
-        """Open a finished pack; DataError where there is none."""
+    def open(cls, folder: Path, planned: str | None = None) -> Pack:
+        """Open a finished pack; DataError where there is none, or of another fingerprint."""
         head = read_json(folder / "pack.json")
         if head is None:
             raise DataError(
                 f"{folder}: is not packed; run python -m clipa_scaling.train.pack {folder}"
+            )
+        if planned is not None and head["fingerprint"] != planned:
+            raise DataError(
+                f"{folder}: fingerprint={head['fingerprint']} is not the planned {planned}; launch "
+                "again to plan with it as it is"
             )
         return cls(folder, head)
 

@@ -66,7 +66,7 @@ class Trainer:
             self.model, spec.weight_decay, spec.beta1, spec.beta2, spec.epsilon
         )
         self.batches = Batches(
-            Pack.open(Path(spec.pack)),
+            Pack.open(Path(spec.pack), spec.data_fingerprint),
             batch_size=spec.batch_size,
             image_size=spec.image_size,
             text_tokens=spec.text_tokens,

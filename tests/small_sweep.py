@@ -121,5 +121,7 @@ def outcome(runs: Path) -> dict[str, Any]:
             "done": {name: done[name] for name in ("samples", "loss")},
         }
     for path in sorted(runs.glob(".packs/*/*")):
+        if path.name == "request.json":  # says which sweep file asked
+            continue
         found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     return found

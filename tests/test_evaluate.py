@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +37,7 @@ LABELS = [[NAMES[number * 3 % 7]] for number in range(30)]
 # Of 40 pictures; some have captions of others too, the first has one caption twice.
 WORDS = [f"word {number}" for number in range(29)]
 PAIRS = [[WORDS[n % 29], *([WORDS[n * 7 % 29]] if n % 3 == 0 else [])] for n in range(40)]
-TOKENIZE = SimpleTokenizer()
+TOKENIZE, TOKENIZE_10 = SimpleTokenizer(), SimpleTokenizer(context_length=10)
 Task = Literal["classify", "retrieve"]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -180,9 +179,7 @@ def test_guesses_that_cannot_miss_have_no_value(tmp_path: Path, count: int) -> N
 @pytest.mark.parametrize("prompts", [("{}",), ("a photo of a {}", "the {}, and on to beyond 10")])
 def test_class_weights_are_open_clips(prompts: tuple[str, ...]) -> None:
     model = make_real()
-    want = open_clip.build_zero_shot_classifier(
-        model, partial(TOKENIZE, context_length=10), NAMES, prompts
-    )
+    want = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, NAMES, prompts)
     ids = encode_texts([prompt.replace("{}", name) for name in NAMES for prompt in prompts])
     with torch.no_grad():
         got = evaluate.encode_classes(model, ids, 7, REAL)
@@ -200,9 +197,7 @@ def test_paper_is_open_clips_80_templates_and_common_the_sets_own(tmp_path: Path
         image_NE, _ = features.encode_images(model, pack, setting)
     for row, protocol, fills in ((rows[0], "common", common), (rows[2], "paper", paper)):
         names = pack.class_names
-        weights = open_clip.build_zero_shot_classifier(
-            model, partial(TOKENIZE, context_length=10), names, fills
-        )
+        weights = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, names, fills)
         assert (row["protocol"], row["name"]) == (protocol, "accuracy")
         check_row(row, ((image_NE @ weights).argmax(dim=1).numpy() == pack.labels).tolist())
         texts = [fill(name) for name in names for fill in fills]

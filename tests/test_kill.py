@@ -142,7 +142,11 @@ def test_ctrl_c_on_a_terminal_stops_cleanly_and_the_next_call_goes_on(
     sweep = write_small(tmp_path)
     runs = tmp_path / "runs"
     terminal = pexpect.spawn(
-        shlex.join(command(sweep)), cwd=ROOT, dimensions=(40, 120), timeout=120
+        shlex.join(command(sweep)),
+        cwd=ROOT,
+        dimensions=(40, 120),
+        env=os.environ | {"TERM": "xterm-256color"},
+        timeout=120,
     )
     terminal.expect("samples/s")
     while not logged(runs, 2)():

@@ -182,7 +182,8 @@ class Display:
 
     def __init__(self, console: Console, pool: Pool):
         self.console, self.pool = console, pool
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        can_draw = console.is_terminal and not console.is_dumb_terminal
+        self.live = Live(console=console, auto_refresh=False) if can_draw else None
         self.began = self.last = time.monotonic()
         self.told: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Packing what a sweep needs before its runs start, each data set in a process of its own."""
+"""Packing what a sweep needs before its runs start, in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,32 +19,28 @@ class PackError(RuntimeError):
 
 
 def make_packs(requests: Sequence[PackRequest], workers: int) -> bool:
-    """Make every pack that is not made yet; False when stopped by Ctrl-C.
+    """Make every pack that is not made yet, in one process; False when stopped by Ctrl-C.
 
     Raises SweepError where the data is at fault, with the line of the sweep file that names it,
-    and PackError where a packer died.
+    and PackError where the packer died.
     """
     for request in requests:
         request.folder.mkdir(parents=True, exist_ok=True)
         asked = dataclasses.asdict(request)
-        asked = {name: asked[name] for name in asked if name not in ("folder", "place")}
+        del asked["folder"]
         rundir.write_json(request.folder / "request.json", asked)
-        code, said = run_packer(request, workers)
-        if code == STOPPED:
-            return False
-        if code == BAD_DATA:
-            raise SweepError(f"{request.place}: {said}")
-        if code:
-            raise PackError(f"packing {request.source.where}: exit code {code}: {said}")
-    return True
+    command = [sys.executable, "-m", "clipa_scaling.train.pack", "--workers", str(workers)]
+    code, said = run_packer([*command, *(str(request.folder) for request in requests)])
+    if code == BAD_DATA:
+        raise SweepError(said)
+    if code not in (0, STOPPED):
+        raise PackError(f"packing ended with exit code {code}: {said}")
+    return code == 0
 
 
-def run_packer(request: PackRequest, workers: int) -> tuple[int, str]:
-    """Exit code and last line of errors of one packer; its progress goes where ours goes."""
-    command = [sys.executable, "-m", "clipa_scaling.train.pack", str(request.folder)]
-    with subprocess.Popen(
-        [*command, "--workers", str(workers)], stderr=subprocess.PIPE, text=True
-    ) as process:
+def run_packer(command: Sequence[str]) -> tuple[int, str]:
+    """Exit code and last line of errors; its progress goes where ours goes."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             _, errors = process.communicate()
         except KeyboardInterrupt:  # a terminal sends it to the packer too, `kill` only to us

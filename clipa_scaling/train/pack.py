@@ -1,8 +1,8 @@
 """Decode a data set once: shards to memory-mapped uint8 pixels and caption ids, part by part.
 
-    python -m clipa_scaling.train.pack PACK_DIR [--workers N]
+    python -m clipa_scaling.train.pack PACK_DIR… [--workers N]
 
-PACK_DIR holds a request.json. Any kill, then the same command: the same pack, bit for bit.
+Each PACK_DIR holds a request.json. Any kill, then the same command: the same pack, bit for bit.
 """
 
 from __future__ import annotations
@@ -215,26 +215,37 @@ def remove_remains(pack_dir: Path, before: float) -> None:
 def main() -> int:
     """Exit status: 0 packed, 1 a worker died, 2 the data is at fault, 130 stopped; in one line."""
     parser = argparse.ArgumentParser(prog="python -m clipa_scaling.train.pack", description=__doc__)
-    parser.add_argument("pack_dir", type=Path)
+    parser.add_argument("pack_dirs", type=Path, nargs="+", metavar="PACK_DIR")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument(
         "--workers", type=int, default=cores, help="processes (default: %(default)s)"
     )
     options = parser.parse_args()
+    for pack_dir in options.pack_dirs:
+        code = report_pack(pack_dir.resolve(), options.workers)
+        if code:
+            return code
+    return 0
+
+
+def report_pack(pack_dir: Path, workers: int) -> int:
+    """Pack one folder; what went wrong in one line on standard error, and main's exit status."""
     try:
-        pack(options.pack_dir.resolve(), options.workers)
+        pack(pack_dir, workers)
     except DataError as error:
-        print(error, file=sys.stderr)
+        request = read_json(pack_dir / "request.json") or {}
+        place = request.get("place")
+        print(f"{place}: {error}" if place else error, file=sys.stderr)
         return BAD_DATA
     except BrokenProcessPool:
         print(
-            f"{options.pack_dir}: a worker was killed, perhaps for memory; run the same command "
+            f"{pack_dir}: a worker was killed, perhaps for memory; run the same command "
             "again, with fewer --workers",
             file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print(f"{options.pack_dir}: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"{pack_dir}: stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
     return 0
 

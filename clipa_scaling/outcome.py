@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,7 @@ def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     tokens = sorted(cells["image_tokens"].unique())
     chosen = tables["evals"][tables["evals"]["name"] == "accuracy"]
     console.print(f"Zero-shot accuracy on {chosen['set'].iloc[0]} (%), mean over seeds ± 95 %:")
-    table = Table("model")
+    table = Table("model", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("samples", *(f"{count} tokens" for count in tokens)):
         table.add_column(heading, justify="right", no_wrap=True)
     order = cells.groupby("model")["image_params"].max().sort_values().index

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -65,11 +66,20 @@ def dollars(value: float) -> str:
 
 def plan_table(plan: Plan) -> Table:
     """Every cell up to MOST_ROWS: size, price and state; then totals."""
-    table = Table(title=f"{plan.sweep.name}: {len(plan.rows)} runs", title_justify="left")
-    table.add_column("run", overflow="fold")
-    for name in ("params", "FLOPs/sample", "train FLOPs", "memory", "GPU-hours", "dollars"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    # No lines between columns, so that 80 characters are enough.
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column(f"{plan.sweep.name}: {len(plan.rows)} runs", overflow="fold", min_width=18)
+    headings = (
+        "\nparams",
+        "FLOPs/\nsample",
+        "train\nFLOPs",
+        "\nmemory",
+        "GPU-\nhours",
+        "\ndollars",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("\nstate", no_wrap=True)
     for row in plan.rows[:MOST_ROWS]:
         table.add_row(*plan_cells(row))
     if len(plan.rows) > MOST_ROWS:
@@ -136,7 +146,7 @@ def count_states(states: Iterable[str]) -> str:
 
 def live_table(title: str, rows: Sequence[tuple[str, RunSpec, RunState]], most: int) -> Table:
     """The runs at work, then what waits, then what is over; at most `most` rows."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1)
     for name in ("state", "samples", "loss", "samples/s", "left"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -24,7 +24,7 @@ from clipa_scaling.train import evaluate, features
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.loss import contrastive_loss
-from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD, make_model
+from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD, make_model, make_unit
 from clipa_scaling.train.pack import check_pieces, load_request, make_head
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import write_part
@@ -256,7 +256,7 @@ def test_text_is_cut_before_its_end_and_what_the_cut_makes_equal_is_a_tie(tmp_pa
 
 
 def test_held_out_loss_is_that_of_the_batches_taken_alone(tmp_path: Path) -> None:
-    image, text = (features.make_unit(draw(seed, count, 4)) for seed, count in ((0, 600), (1, 900)))
+    image, text = (make_unit(draw(seed, count, 4)) for seed, count in ((0, 600), (1, 900)))
     owner = np.sort(np.concatenate([np.arange(600), np.arange(0, 600, 2)]))
     loss, count = evaluate.held_out_loss(image, text, owner, torch.tensor(9.0))
     batches = evaluate.held_out_batches(600)

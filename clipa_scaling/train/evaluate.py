@@ -13,9 +13,10 @@ import open_clip
 import torch
 
 from clipa_scaling.spec import EvalSet
-from clipa_scaling.train.features import Setting, encode_ids, encode_images, make_unit
+from clipa_scaling.train.features import Setting, encode_ids, encode_images
 from clipa_scaling.train.keyed import make_key, permute
 from clipa_scaling.train.loss import contrastive_loss
+from clipa_scaling.train.model import make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.ranks import count_wrong, share_caption, share_right
 from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, text_lengths

@@ -88,21 +88,30 @@ def encode_pair(
     """Features of image-text pairs; `kept_BK` names the patches to keep, None keeps them all."""
     with token_counter(model.visual.transformer) as image_lengths:
         if kept_BK is None:
-            image_BE = model.encode_image(image_BCHW, normalize=True)
+            image_BE = model.encode_image(image_BCHW)
         else:
             image_BE = encode_kept(model.visual, image_BCHW, kept_BK)
     with token_counter(model.transformer) as text_lengths:
-        text_BE = model.encode_text(text_BT, normalize=True)
+        text_BE = model.encode_text(text_BT)
     # The class token is in the image tower's sequence and is not counted (one per sequence).
     return Features(
-        image_BE, text_BE, model.logit_scale.exp(), image_lengths[-1] - 1, text_lengths[-1]
+        image_BE=make_unit(image_BE),
+        text_BE=make_unit(text_BE),
+        scale=model.logit_scale.exp(),
+        image_tokens=image_lengths[-1] - 1,
+        text_tokens=text_lengths[-1],
     )
+
+
+def make_unit(x_BE: torch.Tensor) -> torch.Tensor:
+    """Unit rows in float32; normalised in bf16 they were measured up to 0.3 % off."""
+    return F.normalize(x_BE.float(), dim=-1)
 
 
 def encode_kept(
     visual: VisionTransformer, image_BCHW: torch.Tensor, kept_BK: torch.Tensor
 ) -> torch.Tensor:
-    """(B, E) unit features of the kept patches alone.
+    """(B, E) features of the kept patches alone.
 
     They go through the tower's own `conv1` as a (B K, 3, P, P) batch: bit-equal to embedding every
     patch and gathering, which a plain linear layer is not.
@@ -116,4 +125,5 @@ def encode_kept(
     x_BLD = torch.cat([class_B1D + position[0], x_BKD + position[1:][kept_BK]], dim=1)
     x_BLD = visual.transformer(visual.ln_pre(x_BLD))
     pooled_BD, _ = visual._pool(x_BLD)
-    return F.normalize(pooled_BD @ visual.proj, dim=-1)
+    feature_BE: torch.Tensor = pooled_BD @ visual.proj
+    return feature_BE

@@ -173,6 +173,12 @@ def read_state(run: RunDir) -> RunState:
     return RunState(name, state["samples"], reason, state["attempt"], state)
 
 
+def make_run(run: RunDir, spec: Mapping[str, Any]) -> None:
+    """Make a run's folder with its spec."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_json(run.spec, spec)
+
+
 def find_project(start: Path | None = None) -> Path:
     """The clone that holds the current folder, or the current folder itself outside a clone."""
     here = (start or Path.cwd()).resolve()
@@ -191,3 +197,8 @@ def find_runs(given: str | None) -> Path:
 def find_packs(runs: Path) -> Path:
     """Packs are shared by the sweeps of one runs folder, so they lie beside the runs."""
     return runs / ".packs"
+
+
+def find_snapshots(runs: Path) -> Path:
+    """Code that runs were launched with."""
+    return runs / ".code"

@@ -181,9 +181,7 @@ def launch(
         # The longest first, so that the last slot to end ends early.
         todo = sorted(todo, key=lambda row: row.cost.train_flops, reverse=True)
         for row in todo:
-            run = rundir.RunDir(runs / row.planned.id)
-            run.path.mkdir(parents=True, exist_ok=True)
-            rundir.write_json(run.spec, spec_to_json(row.planned.spec))
+            rundir.make_run(rundir.RunDir(runs / row.planned.id), spec_to_json(row.planned.spec))
         logs = sweep_folder(runs, plan.sweep.name) / "logs"
         states = local.run_pool(runs, [row.planned for row in todo], slots, logs, console)
     finally:

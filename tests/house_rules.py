@@ -17,7 +17,7 @@ PACKAGE = "clipa_scaling"
 # Lowest first: a module imports only from the rows above its own, never from its own row. A folder
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
-    ("schema", "models", "laws", "claim", "correct"),
+    ("schema", "models", "laws", "claim", "correct", "revision"),
     ("spec",),
     ("source", "rundir", "cost"),
     ("train", "yamlfile"),

@@ -56,10 +56,10 @@ def command(sweep: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "clipa_scaling.sweep", str(sweep), *places, *options]
 
 
-def run_sweep(sweep: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_sweep(sweep: Path, *options: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
     """The command, to its end."""
     return subprocess.run(
-        command(sweep, *options), cwd=ROOT, capture_output=True, text=True, timeout=300
+        command(sweep, *options), cwd=ROOT, capture_output=True, text=True, timeout=seconds
     )
 
 

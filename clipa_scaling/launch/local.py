@@ -17,7 +17,8 @@ from rich.live import Live
 
 from clipa_scaling.claim import load_owner, signal_owner
 from clipa_scaling.grid import Planned
-from clipa_scaling.rundir import HELD, RunDir, RunState, read_state
+from clipa_scaling.revision import take_snapshot
+from clipa_scaling.rundir import HELD, RunDir, RunState, find_snapshots, read_state
 from clipa_scaling.show import clock, count_states, live_table, plain_line
 
 LOOK_SECONDS = 0.25
@@ -69,6 +70,7 @@ class Pool:
 
     def __init__(self, runs: Path, planned: Sequence[Planned], slots: Sequence[Slot], logs: Path):
         self.runs, self.planned, self.logs = runs, planned, logs
+        self.code = take_snapshot(find_snapshots(runs))
         self.waiting = deque(planned)
         self.free = list(slots)
         self.working: dict[str, tuple[subprocess.Popen[bytes] | None, Slot]] = {}
@@ -87,6 +89,7 @@ class Pool:
         with open(self.log(item.id), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "clipa_scaling.train.loop", str(self.runs / item.id)],
+                cwd=self.code,  # where `-m` looks first
                 env=os.environ | slot.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import time
 import traceback
@@ -20,6 +19,7 @@ import torch
 
 import clipa_scaling
 from clipa_scaling import claim, rundir
+from clipa_scaling.revision import find_revision
 from clipa_scaling.rundir import DIVERGED, DONE, FAILED, HELD, STOPPED, RunDir
 from clipa_scaling.spec import RunSpec, spec_from_json
 from clipa_scaling.train.stopping import StopFlag
@@ -98,7 +98,7 @@ def environment(threads: int) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "threads": threads,
-        "revision": git_revision(),
+        "revision": find_revision(),
         "version": clipa_scaling.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -108,24 +108,6 @@ def environment(threads: int) -> dict[str, Any]:
         "command": sys.orig_argv,
         "time": time.time(),
     }
-
-
-def git_revision() -> str:
-    """The revision of the code that runs, `+` for a changed tree, empty outside a clone."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-        )
-        diff = subprocess.run(
-            [*git, "diff", "--quiet", "HEAD", "--", str(here.parent)], check=False
-        )
-    except FileNotFoundError:
-        return ""
-    if head.returncode:
-        return ""
-    return head.stdout.strip() + ("+" if diff.returncode else "")
 
 
 def cpu_name() -> str:

@@ -13,7 +13,6 @@ import pandas as pd
 from clipa_scaling import schema
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
-from clipa_scaling.spec import identity
 
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
 
@@ -84,7 +83,7 @@ def run_row(
         "stage": spec.stage,
         "state": row.state.name,
         "reason": row.state.reason,
-        **identity(spec),
+        **{name: getattr(spec, name) for name in schema.SPEC},
         **asdict(row.cost),
     }
     attempt = run.last_attempt()

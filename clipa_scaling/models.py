@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ ALL_SIZES = (
 SIZES: dict[str, Size] = {size.name: size for size in ALL_SIZES}
 
 
+@cache
 def load_model(name: str) -> Model:
     """The model of a name such as "B/16": a size of SIZES, a slash, a patch in pixels.
 

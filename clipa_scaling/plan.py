@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clipa_scaling import schema
 from clipa_scaling.cost import DEVICES, Cost, price
 from clipa_scaling.grid import Excluded, Planned
 from clipa_scaling.models import load_model
@@ -148,7 +149,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             "reason": row.state.reason,
             "samples_done": row.state.samples,
             "asked": dict(row.planned.asked),
-            "spec": identity(row.planned.spec) | {"stage": row.planned.spec.stage},
+            "spec": {name: getattr(row.planned.spec, name) for name in ("stage", *schema.SPEC)},
             "cost": {name: finite(value) for name, value in asdict(row.cost).items()},
         }
         for row in plan.rows

@@ -239,15 +239,22 @@ def check_numbers(values: Mapping[str, Any]) -> None:
 
 def identity(spec: RunSpec) -> dict[str, Any]:
     """What determines the weights: every field but those beside, legacy values left out."""
-    kept = {}
-    for item in fields(spec):
-        value = getattr(spec, item.name)
-        if not item.metadata.get("identity", True):
-            continue
-        if "legacy" in item.metadata and value == item.metadata["legacy"]:
-            continue
-        kept[item.name] = value
-    return kept
+    legacy = legacy_values()
+    return {
+        name: value
+        for name in legacy
+        if (value := getattr(spec, name)) != legacy[name] or legacy[name] is MISSING
+    }
+
+
+@cache
+def legacy_values() -> dict[str, Any]:
+    """The identity's fields, each with the value under which it is left out, or MISSING."""
+    return {
+        item.name: item.metadata.get("legacy", MISSING)
+        for item in fields(RunSpec)
+        if item.metadata.get("identity", True)
+    }
 
 
 def run_id(spec: RunSpec) -> str:

@@ -30,11 +30,11 @@ HUES = {"red": 0, "orange": 30, "yellow": 52, "green": 130}
 HUES |= {"teal": 182, "blue": 230, "purple": 278, "pink": 330}
 TEXTURE_WORDS = ("plain", "striped", "dotted", "checked")
 SHAPE_WORDS = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 SIDES = ("to the left of", "to the right of", "above", "below")
 BOUNDS = {"small": (0.07, 0.1125), "medium": (0.11, 0.165), "large": (0.22, 0.30)}
 TOLERANCE = 0.02  # of a place, in picture widths
-FINE = np.linspace(-1.3, 1.3, 131)
-TURNS = np.linspace(-0.15, 0.15, 7)
+FINE, TURNS = np.linspace(-1.3, 1.3, 131), np.linspace(-0.15, 0.15, 7)
 
 
 def is_inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -68,16 +68,11 @@ def is_dark(texture: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class Box(NamedTuple):
-    """The smallest upright box around a mask: first and last column and row, in some unit."""
+    """The smallest upright box around a mask: its middle, and half its longer side."""
 
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-    @property
-    def reach(self) -> float:
-        return max(self.right - self.left, self.bottom - self.top) / 2
+    x: float
+    y: float
+    reach: float
 
 
 class Model(NamedTuple):
@@ -91,31 +86,29 @@ class Model(NamedTuple):
 def box_of(mask: np.ndarray) -> tuple[Box, np.ndarray]:
     """The box of a mask in pixels, and the part inside, stretched to 32 x 32."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = Box(columns[0], columns[-1] + 1, rows[0], rows[-1] + 1)
+    (top, bottom), (left, right) = ((part[0], part[-1] + 1) for part in (rows, columns))
+    box = Box((left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2)
     steps = (np.arange(32) + 0.5) / 32
-    down = (box.top + steps * (box.bottom - box.top)).astype(int)
-    right = (box.left + steps * (box.right - box.left)).astype(int)
-    return box, mask[np.ix_(down, right)]
+    down, across = top + steps * (bottom - top), left + steps * (right - left)
+    return box, mask[np.ix_(down.astype(int), across.astype(int))]
 
 
 @cache
 def make_models() -> list[Model]:
     """Every shape at some turns, as large as paint makes it: its longer side, upright, is 2."""
-    models = []
-    x, y = np.meshgrid(FINE, FINE)
+    models, (x, y) = [], np.meshgrid(FINE, FINE)
     for shape in SHAPE_WORDS:
         upright = to_radii(box_of(is_inside(shape, x, y))[0])
-        middle_x, middle_y = (upright.left + upright.right) / 2, (upright.top + upright.bottom) / 2
         for turn in TURNS:
             right, down = (upright.reach * part for part in turn_back(x, y, turn))
-            box, mask = box_of(is_inside(shape, right + middle_x, down + middle_y))
+            box, mask = box_of(is_inside(shape, right + upright.x, down + upright.y))
             models.append(Model(shape, to_radii(box), mask))
     return models
 
 
 def to_radii(box: Box) -> Box:
     step = FINE[1] - FINE[0]
-    return Box(*(float(FINE[0] + (edge - 0.5) * step) for edge in box))
+    return Box(FINE[0] + (box.x - 0.5) * step, FINE[0] + (box.y - 0.5) * step, box.reach * step)
 
 
 def turn_back(x: np.ndarray, y: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
@@ -136,21 +129,17 @@ class Seen(NamedTuple):
 
 def read_objects(picture: np.ndarray) -> list[Seen]:
     """The objects of a picture, one for each colour that more than a few pixels have."""
-    least, most = picture.min(2).astype(int), picture.max(2).astype(int)
-    figures = least < 110  # backgrounds are light in every channel
+    least, most = picture.min(2), picture.max(2)
     r, g, b = np.moveaxis(picture.astype(float), 2, 0)
     hue = np.degrees(np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b))
     distances = [abs((hue - angle + 180) % 360 - 180) for angle in HUES.values()]
     nearest = np.argmin(distances, axis=0)
     found = []
     for number, colour in enumerate(HUES):
-        parts, count = label(figures & (nearest == number))
-        if not count:
-            continue
-        sizes = np.bincount(parts.ravel())
-        largest = 1 + int(np.argmax(sizes[1:]))  # strays are edges of other objects
-        if sizes[largest] > 0.003 * parts.size:
-            found.append(read_object(parts == largest, most, colour))
+        parts, _ = label((least < 110) & (nearest == number))  # backgrounds are light
+        sizes = np.bincount(parts.ravel(), minlength=2)[1:]
+        if sizes.max() > 0.003 * parts.size:  # strays are edges of other objects
+            found.append(read_object(parts == 1 + sizes.argmax(), most, colour))
     return found
 
 
@@ -160,12 +149,9 @@ def read_object(mask: np.ndarray, brightness: np.ndarray, colour: str) -> Seen:
     model = make_models()[int(np.argmax(overlaps))]
     assert max(overlaps) > 0.77, f"this {colour} shape is none of {SHAPE_WORDS}"
     radius = box.reach / model.box.reach
-    x = (box.left + box.right) / 2 - radius * (model.box.left + model.box.right) / 2
-    y = (box.top + box.bottom) / 2 - radius * (model.box.top + model.box.bottom) / 2
-    rows, columns = np.nonzero(mask)
-    texture = read_texture(
-        (columns + 0.5 - x) / radius, (rows + 0.5 - y) / radius, brightness[rows, columns]
-    )
+    x, y = box.x - radius * model.box.x, box.y - radius * model.box.y
+    rows, columns = np.nonzero(mask) + np.array(0.5)
+    texture = read_texture((columns - x) / radius, (rows - y) / radius, brightness[mask])
     return Seen(model.shape, texture, colour, *(z / len(mask) for z in (radius, x, y)))
 
 
@@ -225,14 +211,11 @@ def is_true(claim: Claim, seen: Seen) -> bool:
 def is_at(place: str, x: float, y: float) -> bool:
     """Whether a place is in the named ninth of the picture, the middle one of which is smaller."""
     row, column = place.split() if " " in place else ("middle", "center")
-    return is_third(y, ("top", "middle", "bottom").index(row)) and is_third(
-        x, ("left", "center", "right").index(column)
-    )
-
-
-def is_third(value: float, number: int) -> bool:
     edges = (0, 11 / 30, 19 / 30, 1)
-    return edges[number] - TOLERANCE <= value <= edges[number + 1] + TOLERANCE
+    return all(
+        edges[number] - TOLERANCE <= value <= edges[number + 1] + TOLERANCE
+        for number, value in ((ROWS.index(row), y), (COLUMNS.index(column), x))
+    )
 
 
 def is_beside(side: str, first: Seen, second: Seen) -> bool:
@@ -264,7 +247,7 @@ def test_every_word_of_a_caption_is_true_of_its_picture() -> None:
 
 
 def test_no_other_word_for_the_main_object_is_true_of_a_picture() -> None:
-    words = {"size": tuple(BOUNDS), "texture": TEXTURE_WORDS, "colour": HUES, "shape": SHAPE_WORDS}
+    words = {"size": BOUNDS, "texture": TEXTURE_WORDS, "colour": HUES, "shape": SHAPE_WORDS}
     for caption, seen in read_scenes():
         (first, *others), side = read_caption(caption)
         for field, options in words.items():
@@ -275,9 +258,8 @@ def test_no_other_word_for_the_main_object_is_true_of_a_picture() -> None:
 
 
 def test_no_opposite_of_a_place_or_side_is_true_of_a_picture() -> None:
-    opposite = {"top": "bottom", "left": "right", "to the left of": "to the right of"}
-    opposite |= {"above": "below"}
-    opposite |= {there: here for here, there in opposite.items()}
+    pairs = [("top", "bottom"), ("left", "right"), SIDES[:2], SIDES[2:]]
+    opposite = dict(pairs) | {second: first for first, second in pairs}
     checked = 0
     for caption, seen in read_scenes():
         claims, side = read_caption(caption)
@@ -294,19 +276,14 @@ def test_no_opposite_of_a_place_or_side_is_true_of_a_picture() -> None:
 # Figures
 
 
-def draw(shape: str, px: int) -> np.ndarray:
-    """A red figure of radius 0.26 near the middle of a white picture."""
-    picture = np.full((px, px, 3), 255, np.uint8)
-    paint(picture, Figure(shape, "plain", "red", 0.503, 0.497, 0.26, 0.1, 1.0))
-    return picture
-
-
 @pytest.mark.parametrize("px", [8, 13, 32, 57, 96, 112, 224])
 def test_a_shape_covers_its_area_at_any_size(px: int) -> None:
     areas = {"circle": np.pi, "square": 4, "triangle": np.sqrt(3), "cross": 4 * 0.28 * (2 - 0.28)}
     areas |= {"ring": np.pi * (1 - 0.52**2), "diamond": 1.2}
     for shape, area in areas.items():
-        covered = (255 - draw(shape, px)[..., 2].astype(float)).sum() / (255 - 30) / px**2
+        picture = np.full((px, px, 3), 255, np.uint8)
+        paint(picture, Figure(shape, "plain", "red", 0.503, 0.497, 0.26, 0.1, 1.0))
+        covered = (255 - picture[..., 2].astype(float)).sum() / (255 - 30) / px**2
         assert covered == pytest.approx(area * 0.26**2, rel=0.05), shape
 
 

@@ -99,7 +99,7 @@ def test_finished_runs_are_not_redone_because_of_a_changed_default(
     shutil.copytree(small_study.parent, tmp_path / "copy")
     sweep = tmp_path / "copy" / small_study.name
     old = plan_of(sweep)
-    assert is_saved(old, sweep.parent / "runs")
+    assert is_saved(plan_of(small_study), small_study.parent / "runs")
     monkeypatch.setattr(RunSpec.__init__, "__kwdefaults__", changed_defaults(weight_decay=0.1))
     new = plan_of(sweep)
     assert [row.state.name for row in new.rows] == ["planned", "planned"]

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     EngFormatter,
     FixedLocator,
+    LogLocator,
     MaxNLocator,
     NullLocator,
     PercentFormatter,
@@ -45,6 +46,9 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
         name_points(right, line)
     token_axis(left, cells)
     right.set_xscale("log")
+    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    right.xaxis.set_minor_locator(NullLocator())
     right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
     accuracy_axis(left)
     left.legend(title=label("model"), frameon=False)

@@ -17,14 +17,17 @@ LEVEL = 0.95
 def summarise_cells(
     tables: dict[str, pd.DataFrame], measure: str = "accuracy", eval_set: str | None = None
 ) -> pd.DataFrame:
-    """One row per cell of done runs and evaluation point; prompts of the `common` protocol.
+    """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
     Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its
     95 % interval (see `half_widths`), and costs. `eval_set`: by default the first with the measure.
     Raises TableError where the set was not measured in one way throughout.
     """
     runs, evals = tables["runs"], tables["evals"]
-    chosen = evals[(evals["name"] == measure) & (evals["protocol"] == "common")]
+    chosen = evals[evals["name"] == measure]
+    common = chosen["protocol"] == "common"
+    if common.any():
+        chosen = chosen[common]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
@@ -37,7 +40,7 @@ def summarise_cells(
         joined.groupby([*CELL, "evaluated_at"], dropna=False, sort=False)
         .agg(
             mean=("value", "mean"),
-            seeds=("value", "size"),
+            seeds=("value", "count"),
             variance=("value", "var"),
             n=("n", "first"),
             **{name: (name, "first") for name in COSTS},
@@ -46,6 +49,21 @@ def summarise_cells(
     )
     cells["half_width"] = half_widths(cells, is_fraction=measure != "loss")
     return cells.drop(columns="variance")
+
+
+def name_lines(cells: pd.DataFrame) -> pd.Series:
+    """Each cell's line: its model, and the fields other than image tokens in which cells differ.
+
+    The image size follows from model and tokens under resize, so is named under masks only.
+    """
+    fixed = {"model", "image_tokens"}
+    if (cells["image_reduction"] == "resize").all():
+        fixed.add("image_size")
+    names = [name for name in CELL if name not in fixed and cells[name].nunique(dropna=False) > 1]
+    lines = cells["model"].astype("string")
+    for name in names:
+        lines = lines + ", " + name + "=" + cells[name].astype("string")
+    return lines
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:
@@ -63,9 +81,9 @@ def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
     """Half of each cell's 95 % interval; NaN where no cell of its model has two seeds.
 
     Two variances add up: that of seeds, pooled over the cells of one model and evaluation point
-    since each has few, over the cell's seeds; and for a fraction that of the evaluation set,
-    mean (1 - mean) / n. Student's t with the degrees of freedom of Welch and Satterthwaite, the
-    second variance taken as known.
+    since each has few, over the cell's seeds; and for a fraction that of the evaluation set, at
+    most mean (1 - mean) / n, so that intervals are rather too wide. Student's t with the degrees of
+    freedom of Welch and Satterthwaite, the second variance taken as known.
     """
     seeds = cells["seeds"].astype(float)
     keys = [cells["model"], cells["evaluated_at"]]

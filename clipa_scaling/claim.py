@@ -7,7 +7,10 @@ import os
 import secrets
 import shutil
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +56,7 @@ def is_alive(claim: Claim, heartbeat: Path | None = None) -> bool:
         except psutil.NoSuchProcess:
             return False
     if heartbeat is None or not heartbeat.exists():
-        return True
+        return True  # it may be starting
     return time.time() - heartbeat.stat().st_mtime < STALE_SECONDS
 
 
@@ -84,13 +87,32 @@ def take(what: str, attempts: Path, heartbeat: Path, environment: dict[str, Any]
         temporary = attempts / f".{number}.{secrets.token_hex(4)}"
         temporary.mkdir()
         record = {"attempt": number, "claim": asdict(mine), **environment}
-        (temporary / "env.json").write_text(json.dumps(record, indent=1) + "\n")
+        with open(temporary / "env.json", "w") as file:
+            file.write(json.dumps(record, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         try:
             temporary.rename(attempts / str(number))
         except OSError:
             shutil.rmtree(temporary)
             continue
         return attempts / str(number)
+
+
+@contextmanager
+def keep_alive(heartbeat: Path) -> Iterator[None]:
+    """Touch a path now and then, for owners on other hosts that go by its age."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(STALE_SECONDS / 10):
+            os.utime(heartbeat)
+
+    threading.Thread(target=touch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def check_free(what: str, attempt: Path, heartbeat: Path, mine: Claim) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
         evals += [{"run": row.planned.id, **item} for item in run_evals]
         rows.append(run_row(row, run, run_curves, run_evals))
     rows += [
-        {"stage": cell.stage, "state": "excluded", "reason": cell.reason, **cell.values}
+        {"stage": cell.stage, "state": "excluded", "reason": cell.reason, **known(cell.values)}
         for cell in plan.excluded
     ]
     return {
@@ -43,14 +44,23 @@ def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
     }
 
 
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An excluded cell's fields, less those that a budget or a parent would have decided."""
+    return {name: value for name, value in values.items() if not isinstance(value, dict)}
+
+
 def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     """How many done runs lack an evaluation at their end that the sweep file asks for."""
     evals = tables["evals"]
-    columns = [evals[name] for name in ("run", "samples", "set", "fingerprint")]
+    columns = [evals[name] for name in ("run", "samples", "set", "fingerprint", "protocol")]
     found = set(zip(*columns, strict=True))
     done = [row.planned for row in plan.rows if row.state.name == "done"]
     return sum(
-        any((item.id, item.spec.samples, s.name, s.benchmark) not in found for s in item.spec.evals)
+        any(
+            (item.id, item.spec.samples, wanted.name, wanted.benchmark, protocol) not in found
+            for wanted in item.spec.evals
+            for protocol in (item.spec.protocols if wanted.task == "classify" else ("common",))
+        )
         for item in done
     )
 
@@ -101,6 +111,7 @@ def run_row(
     if row.state.name == "done":
         values["seconds"] = (row.state.progress or {}).get("seconds")
         finals = [e for e in evals if e["samples"] == spec.samples and e["name"] == "accuracy"]
+        finals.sort(key=lambda row: row["protocol"] != "common")  # as the figures do
         if finals:
             first = finals[0]
             values |= {"accuracy": first["value"], "accuracy_n": first["n"]}

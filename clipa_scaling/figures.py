@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
     EngFormatter,
@@ -23,26 +25,27 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.cells import at_the_end, name_lines, summarise_cells
 from clipa_scaling.collect import load_tables
-from clipa_scaling.schema import label
+from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
-MARKERS = "osD^vP"
+MARKERS = "osD^v"
 BARS = "bars: 95 % intervals over seeds and evaluation pictures"
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Zero-shot accuracy at the end, one line per model: against image tokens and training FLOPs.
 
+    Where cells differ in other fields too, there is a line for each combination, which it names.
     Bars are 95 % intervals over seeds and evaluation pictures; a cell with one seed has none.
     """
     cells = at_the_end(summarise_cells(tables))
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for index, (model, line) in enumerate(by_size(cells)):
+    for index, (name, line) in enumerate(by_size(cells)):
         for axes, x in ((left, "image_tokens"), (right, "train_flops")):
-            draw_line(axes, line.sort_values(x), x, f"{model}", index)
+            draw_line(axes, line.sort_values("image_tokens"), x, name, index)
         name_points(right, line)
     token_axis(left, cells)
     right.set_xscale("log")
@@ -63,17 +66,20 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     count = max(1, len(groups))
     figure = Figure(figsize=(3.6 * count + 0.6, 3.9), layout="constrained")
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    for axes, (model, rows) in zip(panels, groups, strict=False):
-        for index, (tokens, line) in enumerate(rows.groupby("image_tokens")):
+    styles = {tokens: n for n, tokens in enumerate(sorted(cells["image_tokens"].unique()))}
+    handles: dict[int, Any] = {}
+    for axes, (name, rows) in zip(panels, groups, strict=False):
+        for tokens, line in rows.groupby("image_tokens"):
             line = line.sort_values("evaluated_at")
-            draw_line(axes, line, "evaluated_at", f"{tokens}", index)
-        axes.set_title(str(model), fontsize=10)
+            index = styles[tokens]
+            handles[index] = draw_line(axes, line, "evaluated_at", f"{tokens}", index)
+        axes.set_title(name, fontsize=10)
         axes.set_xlabel(label("samples"))
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_major_locator(MaxNLocator(4))
     accuracy_axis(panels[0])
     figure.legend(
-        *panels[-1].get_legend_handles_labels(),
+        handles=[handles[index] for index in sorted(handles)],
         title=label("image_tokens"),
         frameon=False,
         loc="outside right center",
@@ -83,15 +89,16 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
 
 
 def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The models from the smallest to the largest, each with its cells."""
-    sizes = cells.groupby("model")["image_params"].max().sort_values()
-    return [(str(model), cells[cells["model"] == model]) for model in sizes.index]
+    """The lines from the smallest model to the largest, each with its cells."""
+    names = name_lines(cells)
+    sizes = cells.groupby(names, sort=False)["image_params"].max().sort_values(kind="stable")
+    return [(str(name), cells[names == name]) for name in sizes.index]
 
 
-def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> None:
-    """One line with its 95 % bars."""
+def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> ErrorbarContainer:
+    """One line with its 95 % bars; colours and markers come back together after 30 lines."""
     error = line["half_width"].astype(float)
-    axes.errorbar(
+    container = axes.errorbar(
         line[x].astype(float),
         line["mean"].astype(float),
         yerr=None if error.isna().all() else error,
@@ -105,6 +112,7 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
+    return container
 
 
 def name_points(axes: Axes, line: pd.DataFrame) -> None:
@@ -167,11 +175,11 @@ def main(folders: list[str]) -> int:
     for name in folders:
         folder = Path(name)
         try:
-            tables = load_tables(folder)
-        except FileNotFoundError as error:
+            paths = save_figures(load_tables(folder), folder.resolve().name, folder / "figures")
+        except (FileNotFoundError, TableError) as error:
             print(error, file=sys.stderr)
             return 1
-        for path in save_figures(tables, folder.resolve().name, folder / "figures"):
+        for path in paths:
             print(path)
     return 0
 

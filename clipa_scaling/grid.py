@@ -9,7 +9,7 @@ from typing import Any
 
 from clipa_scaling import cost
 from clipa_scaling.models import load_model
-from clipa_scaling.spec import RunSpec, SpecError, nearest, resolve, run_id
+from clipa_scaling.spec import LARGEST, RunSpec, SpecError, nearest, resolve, run_id
 from clipa_scaling.spec import settable_fields as settable
 from clipa_scaling.stage import Cell, Stage, read_fields, typed
 from clipa_scaling.yamlfile import Document
@@ -82,6 +82,9 @@ def included(document: Document, fixed: Cell) -> Iterator[Cell]:
 def seeds(document: Document, cell: Cell) -> Iterator[Cell]:
     """The cell once per seed, unless it names its own."""
     if "seed" in cell.values:
+        if "seeds" in document.values:
+            message = "stands beside a field `seed` that already says which; remove one of them"
+            raise document.error(("seeds",), message)
         yield cell
         return
     listed = document.check_list(("seeds",), document.values.get("seeds", [0]))
@@ -100,6 +103,9 @@ def stages(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, stage in body.items():
         where = ("stages", name)
         document.check_keys(where, stage, STAGE_KEYS)
+        if name == FIRST_STAGE:
+            message = "is the first stage's name, whose block is the file itself; give another"
+            raise document.error(where, message)
         for needed in ("kind", "parent"):
             if needed not in stage:
                 raise document.error(where, f"has no {needed}; allowed: {', '.join(STAGE_KEYS)}")
@@ -131,9 +137,10 @@ class Expansion:
 
     def add_children(self, stage: Stage, body: Mapping[str, Any]) -> None:
         """A later stage: every parent cell overlaid with the stage's `set` and axes."""
-        where, parent = stage.where, body["parent"]
+        where = stage.where
+        parent = self.document.check_scalar((*where, "parent"), body["parent"], str)
         if parent not in self.by_stage:
-            message = f"no stage {parent!r} above it; {nearest(str(parent), self.by_stage)}"
+            message = f"no stage {parent!r} above it; {nearest(parent, self.by_stage)}"
             raise self.document.error((*where, "parent"), message)
         kind = typed(self.document, (*where, "kind"), "kind", body["kind"])
         if kind == FIRST_STAGE:
@@ -175,8 +182,10 @@ def make_relative(cell: Cell, parent: RunSpec) -> None:
         if not (isinstance(value, dict) and "parent" in value):
             continue
         whole = getattr(parent, name)
-        exact = value["parent"] * whole
-        cell.values[name] = max(1, round(exact)) if isinstance(whole, int) else exact
+        exact = min(value["parent"] * whole, float(LARGEST))
+        # No samples stay none: 0 can mean "at the end only".
+        least = min(1, whole)
+        cell.values[name] = max(least, round(exact)) if isinstance(whole, int) else exact
         if name == "image_tokens" and cell.values.get("image_reduction") != "random":
             side = isqrt(int(exact))
             squares = [max(1, side) ** 2, (side + 1) ** 2]

@@ -91,7 +91,7 @@ def load_model(name: str) -> Model:
     if parts is None or parts[1] not in SIZES:
         rule = "is no size/patch" if parts is None else f"has an unknown size {parts[1]!r}"
         raise ValueError(
-            f"load_model: name={name!r} {rule}; nearest: {find_nearest(name)}; "
+            f"model={name!r} {rule}; nearest: {find_nearest(name)}; "
             f"allowed sizes: {', '.join(SIZES)}"
         )
     return Model(SIZES[parts[1]], int(parts[2]))

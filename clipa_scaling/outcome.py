@@ -7,29 +7,26 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.cells import as_percent, at_the_end, summarise_cells
+from clipa_scaling.cells import as_percent, at_the_end, name_lines, summarise_cells
 
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
-    """Zero-shot accuracy in percent, a row per model and samples, a column per image token count.
-
-    Settings that differ in something else are listed one below the other.
-    """
+    """Zero-shot accuracy in percent: a row per model and other setting, a column per length."""
     cells = at_the_end(summarise_cells(tables))
     if cells.empty:
         console.print("No finished run has a zero-shot accuracy yet.")
         return
-    cells = cells.assign(shown=as_percent(cells))
+    cells = cells.assign(shown=as_percent(cells), line=name_lines(cells))
     tokens = sorted(cells["image_tokens"].unique())
     chosen = tables["evals"][tables["evals"]["name"] == "accuracy"]
-    console.print(f"Zero-shot accuracy on {chosen['set'].iloc[0]} (%), mean over seeds ± 95 %:")
-    table = Table("model", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("samples", *(f"{count} tokens" for count in tokens)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    order = cells.groupby("model")["image_params"].max().sort_values().index
-    for model in order:
-        for samples, rows in cells[cells["model"] == model].groupby("samples"):
-            by_tokens = rows.groupby("image_tokens")["shown"].agg("\n".join)
-            shown = [str(by_tokens.get(count, "")) for count in tokens]
-            table.add_row(str(model), f"{samples:,}", *shown)
+    title = f"Zero-shot accuracy on {chosen['set'].iloc[0]} (%), mean over seeds ± 95 %:"
+    console.print(title, markup=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for count in tokens:
+        table.add_column(f"{count} tokens", justify="right", no_wrap=True)
+    order = cells.groupby("line", sort=False)["image_params"].max().sort_values(kind="stable").index
+    for line in order:
+        row = cells[cells["line"] == line].set_index("image_tokens")["shown"].to_dict()
+        table.add_row(str(line), *(str(row.get(count, "")) for count in tokens))
     console.print(table)

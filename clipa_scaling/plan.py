@@ -90,7 +90,8 @@ def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
             dollars_per_gpu_hour=resources.dollars_per_gpu_hour,
         )
     except ValueError as error:
-        raise SweepError(f"{sweep.path}: resources: {error}") from None
+        said = str(error).removeprefix("price: ")
+        raise SweepError(f"{sweep.path}: resources: {said}") from None
 
 
 def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
@@ -207,8 +208,13 @@ def kept_plan(plan: Plan) -> dict[str, Any]:
         for row in plan.rows
     ]
     excluded = [{"asked": dict(cell.values), "reason": cell.reason} for cell in plan.excluded]
-    data = dict(plan.sweep.data)
-    return {"sweep": plan.sweep.name, "data": data, "runs": kept, "excluded": excluded}
+    return {
+        "sweep": plan.sweep.name,
+        "data": dict(plan.sweep.data),
+        "resources": asdict(plan.sweep.resources),
+        "runs": kept,
+        "excluded": excluded,
+    }
 
 
 def changed_defaults(plan: Plan, runs: Path) -> str | None:

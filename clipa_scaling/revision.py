@@ -36,9 +36,10 @@ def ask_git() -> str:
 
 
 def take_snapshot(folder: Path) -> Path:
-    """A copy of the package below `folder`, one per distinct code: what to start runs in."""
+    """A copy of the package below `folder`, one per code and revision: what to start runs in."""
     files = {path.relative_to(PACKAGE.parent): path.read_bytes() for path in list_files()}
-    digest = hashlib.sha256()
+    revision = find_revision()
+    digest = hashlib.sha256(revision.encode())
     for name, content in files.items():
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     snapshot = folder / digest.hexdigest()[:12]
@@ -48,7 +49,7 @@ def take_snapshot(folder: Path) -> Path:
     for name, content in files.items():
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         (temporary / name).write_bytes(content)
-    (temporary / NAME).write_text(find_revision())
+    (temporary / NAME).write_text(revision)
     try:
         temporary.rename(snapshot)
     except OSError:  # another launcher was quicker

@@ -46,7 +46,7 @@ def si(value: float, unit: str = "") -> str:
         ("M", 1e6),
         ("k", 1e3),
     ):
-        if abs(value) >= size:
+        if abs(value) >= 0.9995 * size:  # what three digits would round to the prefix
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}".rstrip()
 

@@ -58,7 +58,9 @@ def fingerprint(source: Source, store_px: int) -> str:
         files = list_pictures(source.where)
     else:
         files = [(path.name, size) for path, size in measure_shards(source.where)]
-    identity = [source.kind, files, source.caption, source.label, store_px]
+    # Whether a declared set is shards or folders is known only where it is.
+    kind = "declared" if source.id is not None else source.kind
+    identity = [kind, files, source.caption, source.label, store_px]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 

@@ -23,6 +23,7 @@ from clipa_scaling.models import load_model
 Kind = Literal["pretrain", "decay", "finetune", "evaluate"]
 SHORTEST_TEXT = 3  # start, one word, end
 LONGEST_TEXT = 77  # what a pack holds of each caption (CLIP, arXiv:2103.00020, section 2.4)
+LARGEST = 2**53  # of integers: what a float holds exactly
 
 
 class SpecError(ValueError):
@@ -145,6 +146,8 @@ def check_type(name: str, value: Any) -> Any:
         raise SpecError(name, f"{name}={value!r} is not allowed; allowed: {wanted}") from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise SpecError(name, f"{name}={value!r} is not finite; allowed: a finite number")
+    if isinstance(converted, int) and converted > LARGEST:
+        raise SpecError(name, f"{name} is too large; allowed: up to {LARGEST:,}")
     return converted
 
 
@@ -269,7 +272,7 @@ def run_id(spec: RunSpec) -> str:
 def short_count(count: int) -> str:
     """A count in three digits: 2.56B, 48K."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
-        if count >= size:
+        if count >= 0.9995 * size:  # what three digits would round to the unit
             return f"{count / size:.3g}{unit}"
     return str(count)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
@@ -98,8 +99,10 @@ class Stage:
         self.document.check_keys(where, body, ["train_flops"])
         budgets = self.document.check_list(place, body.get("train_flops"))
         for index, budget in enumerate(budgets):
-            if self.document.check_scalar((*place, index), budget, float) <= 0:
-                raise self.document.error((*place, index), f"{budget} FLOPs; allowed: above 0")
+            number = self.document.check_scalar((*place, index), budget, float)
+            if not 0 < number < math.inf or budget in budgets[:index]:
+                message = f"{budget} FLOPs; allowed: above 0, finite, each once"
+                raise self.document.error((*place, index), message)
         return [{"train_flops": float(budget)} for budget in budgets]
 
     def read_choice(self, where: Where, name: str, value: Any) -> Any:
@@ -108,7 +111,7 @@ class Stage:
             return typed(self.document, where, name, value)
         self.document.check_keys(where, value, ["parent"])
         share = self.document.check_scalar((*where, "parent"), value.get("parent"), float)
-        if not is_number(name) or share <= 0:
+        if not is_number(name) or not 0 < share < math.inf:
             message = f"{name}={value!r} is not allowed; allowed: a positive share of a number"
             raise self.document.error(where, message)
         return value
@@ -145,6 +148,8 @@ class Stage:
             for needed in ("when", then):
                 if needed not in entry:
                     raise self.document.error(place, f"has no {needed}; allowed: {{when, {then}}}")
+            if then == "because":
+                self.document.check_scalar((*place, then), entry[then], str)
             yield Choice(place, self.read_when((*place, "when"), entry["when"]), entry[then])
 
     def read_when(self, where: Where, body: Any) -> dict[str, Any]:
@@ -190,7 +195,7 @@ class Stage:
     def reason_to_exclude(self, cell: Cell) -> str | None:
         """The reason of the first exclude that holds, if any."""
         held = [choice for choice in self.exclude if choice.holds(cell)]
-        return str(held[0].then) if held else None
+        return held[0].then if held else None
 
     def unused(self) -> Iterator[str]:
         """Rules and excludes that hold for no cell: perhaps a slip of the pen."""

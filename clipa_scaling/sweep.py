@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,8 +70,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; every mistake of the user's is one line on stderr and exit code 2."""
     options = parse_arguments(arguments)
+    # A SIGTERM while packing or collecting ends like Ctrl-C; the pool has its own handler.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run_command(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on.", file=sys.stderr)
+        return STOPPED
     except (SweepError, TableError, claim.HeldError) as error:
         print(error, file=sys.stderr)
         return WRONG
@@ -80,6 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed the pipe: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:  # a folder that cannot be made or written
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}; give another folder", file=sys.stderr)
+        return WRONG
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -138,7 +149,10 @@ def choose(plan: Plan, retry: str | None) -> list[PlanRow]:
 def print_nothing_to_do(console: Console, plan: Plan, results: Path) -> None:
     states = [*(row.state.name for row in plan.rows), *("excluded" for _ in plan.excluded)]
     where = shown(results)
-    console.print(f"nothing to do: {count_states(states)}. Tables and figures: {where}")
+    console.print(
+        f"nothing to do: {count_states(states)}. Tables and figures: {escape(where)}",
+        soft_wrap=True,
+    )
     later = sum(row.planned.spec.kind != "pretrain" for row in plan.left)
     if later:
         console.print(f"{later} runs of later stages are not started: this version pretrains only.")
@@ -170,26 +184,49 @@ def launch(
     todo: list[PlanRow],
 ) -> int:
     """Pack what is not packed, run what is left, collect; the exit code."""
-    folder = runs / ".sweeps" / "launches"
+    folder = runs / ".sweeps" / ".launches"  # no sweep's name begins with a dot
     mine = claim.take(f"runs folder {shown(runs)}", folder, folder, {"sweep": plan.sweep.name})
     try:
-        print_plan(console, plan)
-        slots = local.find_slots(options.jobs)
-        if not packs.make_packs(plan.sweep.packs, len(slots)):
-            return stopped(console)
-        save_plan(plan, runs)
-        # The longest first, so that the last slot to end ends early.
-        todo = sorted(todo, key=lambda row: row.cost.train_flops, reverse=True)
-        for row in todo:
-            rundir.make_run(rundir.RunDir(runs / row.planned.id), spec_to_json(row.planned.spec))
-        logs = sweep_folder(runs, plan.sweep.name) / "logs"
-        states = local.run_pool(runs, [row.planned for row in todo], slots, logs, console)
+        with claim.keep_alive(folder):
+            states = work(console, plan, runs, options.jobs, todo)
     finally:
         rundir.write_json(mine / "exit.json", {})
+    if states is None:
+        return stopped(console)
     code = finish(console, make_plan(plan.sweep, runs), runs, results)
     if any(state.name in ("planned", "stopped") for state in states.values()):
         return stopped(console)
     return code
+
+
+def work(
+    console: Console, plan: Plan, runs: Path, jobs: int | None, todo: list[PlanRow]
+) -> dict[str, rundir.RunState] | None:
+    """Pack, then run; the runs' final states, or None when stopped while packing."""
+    print_plan(console, plan)
+    if not packs.make_packs(plan.sweep.packs, local.count_cores()):
+        return None
+    check_batches(plan)
+    save_plan(plan, runs)
+    # The longest first, so that the last slot to end ends early.
+    todo = sorted(todo, key=lambda row: row.cost.train_flops, reverse=True)
+    for row in todo:
+        rundir.make_run(rundir.RunDir(runs / row.planned.id), spec_to_json(row.planned.spec))
+    logs = sweep_folder(runs, plan.sweep.name) / "logs"
+    planned = [row.planned for row in todo]
+    return local.run_pool(runs, planned, local.find_slots(jobs), logs, console)
+
+
+def check_batches(plan: Plan) -> None:
+    """Raise SweepError where a batch would hold a pair twice, now that the pairs are counted."""
+    for row in plan.left:
+        spec = row.planned.spec
+        head = rundir.read_json(Path(spec.pack) / "pack.json")
+        if head is not None and spec.batch_size > head["pairs"]:
+            raise SweepError(
+                f"{plan.sweep.path}: batch_size={spec.batch_size} is more than the "
+                f"{head['pairs']:,} pairs of the data; allowed: up to that, no pair twice"
+            )
 
 
 def stopped(console: Console) -> int:
@@ -202,6 +239,7 @@ def finish(console: Console, plan: Plan, runs: Path, results: Path) -> int:
     # Slow to import, and a call with nothing to do must stay quick.
     from clipa_scaling import collect, figures, outcome
 
+    changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
@@ -210,12 +248,14 @@ def finish(console: Console, plan: Plan, runs: Path, results: Path) -> int:
             "prompts than the file now asks for; their evaluations stay what they were"
         )
     collect.save_tables(tables, results)
-    save_plan(plan, runs)
+    if changed is None:  # else a later launch could no longer tell what it would redo
+        save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
-    console.print(f"Tables: {shown(results)}/{{runs,evals,curves}}.csv", soft_wrap=True)
+    where = escape(shown(results))
+    console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
     for path in paths:
-        console.print(f"Figure: {shown(path)}", soft_wrap=True)
+        console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     return print_ended_badly(console, plan, runs)
 
 
@@ -225,7 +265,7 @@ def print_ended_badly(console: Console, plan: Plan, runs: Path) -> int:
     for row in ended:
         reason = escape(f"{row.planned.id}: {row.state.reason}")
         attempt = rundir.RunDir(runs / row.planned.id).last_attempt()
-        where = f" (log: {shown(attempt / 'log')})" if attempt else ""
+        where = escape(f" (log: {shown(attempt / 'log')})") if attempt else ""
         console.print(f"[red]{row.state.name}[/] {reason}{where}", soft_wrap=True)
     if any(row.state.name in SETTLED_BADLY for row in ended):
         console.print("To run failed runs again: --retry failed")

@@ -102,7 +102,7 @@ def load_sweep(path: Path, packs: Path) -> Sweep:
         name=name,
         data=document.values["data"],
         grid=make_grid(document, given),
-        packs=tuple({pack.fingerprint: pack for pack in data.requests}.values()),
+        packs=tuple({pack.folder: pack for pack in data.requests}.values()),
         resources=resources,
         budget=budget,
         missing=data.missing,
@@ -152,6 +152,10 @@ class DataBlock:
             raise self.document.error((*where, "task"), message)
         needs: Literal["captions", "labels"] = "labels" if task == "classify" else "captions"
         request = self.request((*where, "path"), body, needs)
+        self.check_unseen(where, request)
+        if task == "retrieve" and "prompts" in body:
+            message = "are for task: classify; retrieval has captions; remove them"
+            raise self.document.error((*where, "prompts"), message)
         prompts = self.document.check_list(
             (*where, "prompts"), body.get("prompts", ["a photo of a {}"])
         )
@@ -161,6 +165,17 @@ class DataBlock:
                 raise self.document.error(place, f"{prompt!r} needs one {{}} for the class name")
         return EvalSet(name, task, str(request.folder), request.fingerprint, tuple(prompts))
 
+    def check_unseen(self, where: Where, request: PackRequest) -> None:
+        """Raise SweepError for an evaluation on the training pictures."""
+        trained, source = self.train.source, request.source
+        same_scenes = source.kind == trained.kind == "scenes" and source.seed == trained.seed
+        if same_scenes:
+            message = f"{source.seed} is the training pictures'; allowed: any other seed"
+            raise self.document.error((*where, "seed"), message)
+        if source.kind == trained.kind == "shards" and source.where == trained.where:
+            message = "are the training shards; give others, for pictures never trained on"
+            raise self.document.error((*where, "path"), message)
+
     def request(
         self, where: Where, body: Mapping[str, Any], needs: Literal["captions", "labels"]
     ) -> PackRequest:
@@ -168,11 +183,11 @@ class DataBlock:
         source = self.read_source(where, body)
         try:
             digits = fingerprint(source, self.store_px)
-        except DataError as error:
+        except (DataError, OSError, ValueError) as error:
             self.missing = self.missing or str(self.document.error(where, str(error)))
             digits = "missing"
         folder = self.packs / f"{digits}-{needs}"
-        place = str(self.document.error(where, "")).removesuffix(": ")
+        place = str(self.document.error(where, "")).removesuffix(":")
         request = PackRequest(
             place, folder, digits, source, self.store_px, needs, self.max_unreadable
         )
@@ -191,13 +206,21 @@ class DataBlock:
         if path == "scenes":
             if options.get("pairs", 0) < 1:
                 raise self.document.error((*block, "pairs"), "scenes need pairs above 0; add pairs")
+            for name in ("caption", "label", "id"):
+                if name in options:
+                    message = "is for shards, and scenes have no fields; remove it"
+                    raise self.document.error((*block, name), message)
             kind, location = "scenes", "scenes"
         else:
             if "pairs" in options or "seed" in options:
                 raise self.document.error(where, "pairs and seed are for scenes; remove them")
             # A relative path is relative to the sweep file, so that it means the same everywhere.
-            location = str(self.document.path.resolve().parent / Path(path).expanduser())
-            kind = "folder" if is_class_folder(Path(location)) else "shards"
+            try:
+                location = str(self.document.path.resolve().parent / Path(path).expanduser())
+                kind = "folder" if is_class_folder(Path(location)) else "shards"
+            except (OSError, RuntimeError, ValueError) as error:
+                message = f"{path!r} cannot be looked up ({error}); give a path that can be read"
+                raise self.document.error(where, message) from None
         return Source(
             kind=kind,
             where=location,
@@ -221,9 +244,11 @@ def read_protocols(document: Document) -> tuple[str, ...]:
     body = document.check_keys(("evaluate",), document.values.get("evaluate", {}), ["protocol"])
     listed = document.check_list(("evaluate", "protocol"), body.get("protocol", ["common"]))
     for index, name in enumerate(listed):
+        place = ("evaluate", "protocol", index)
         if name not in PROTOCOLS:
-            place = ("evaluate", "protocol", index)
             raise document.error(place, f"{name!r} is no protocol; {nearest(str(name), PROTOCOLS)}")
+        if name in listed[:index]:
+            raise document.error(place, f"{name!r} stands twice; remove one")
     return tuple(listed)
 
 
@@ -231,12 +256,13 @@ def read_resources(document: Document) -> tuple[Resources, Budget]:
     """The device and price a plan assumes, and the limits it must keep."""
     keys = ("gpu", "utilisation", "hours")
     body = document.check_keys(("resources",), document.values.get("resources", {}), keys)
-    device = body.get("gpu", "a100-80gb")
+    device = document.check_scalar(("resources", "gpu"), body.get("gpu", "a100-80gb"), str)
     if device not in DEVICES:
         message = f"unknown device {device!r}; {nearest(str(device), DEVICES)}"
         raise document.error(("resources", "gpu"), message)
     if body.get("hours", "auto") != "auto":
-        document.check_scalar(("resources", "hours"), body["hours"], float)
+        read_positive(document, ("resources", "hours"), body)
+    document.check_mapping(("slurm",), document.values.get("slurm", {}))
     utilisation = read_positive(document, ("resources", "utilisation"), body)
     keys = ("gpu_hours", "dollars", "dollars_per_gpu_hour")
     limits = document.check_keys(("budget",), document.values.get("budget", {}), keys)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from clipa_scaling.spec import nearest
@@ -36,13 +36,21 @@ class Document:
             known = known[:-1]
         key = ".".join(map(str, where))
         place = f"{self.path}:{self.lines.get(known, 1)}"
-        return SweepError(f"{place}: {key}: {message}" if key else f"{place}: {message}")
+        # One line, whatever line breaks a key or value of the file holds.
+        said = " ".join(f"{key}: {message}".split() if key else message.split())
+        return SweepError(f"{place}: {said}")
+
+    def check_mapping(self, where: Where, values: Any) -> Mapping[str, Any]:
+        """The mapping at a place, whatever its keys."""
+        if not isinstance(values, dict):
+            raise self.error(where, f"got {values!r}; allowed: a mapping, key: value")
+        return values
 
     def check_keys(self, where: Where, values: Any, known: Iterable[str]) -> Mapping[str, Any]:
         """The mapping at a place, every key known; SweepError with the nearest right key."""
+        known = list(known)
         if not isinstance(values, dict):
             raise self.error(where, f"got {values!r}; allowed: a mapping with {', '.join(known)}")
-        known = list(known)
         for key in values:
             if key not in known:
                 raise self.error((*where, key), f"unknown key; {nearest(str(key), known)}")
@@ -76,10 +84,11 @@ def load_document(path: Path) -> Document:
         raise SweepError(f"{path}: cannot be read ({error.strerror}); give a sweep file") from None
     except UnicodeDecodeError:
         raise SweepError(f"{path}: is not UTF-8 text; give a YAML sweep file") from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = " ".join(str(error.problem).split())
-        raise SweepError(f"{path}:{line}: {problem}; see the sweep files in sweeps/") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        place = f"{path}:{mark.line + 1 if mark else 1}"
+        raise SweepError(f"{place}: {problem}; see the sweep files in sweeps/") from None
     if not isinstance(raw, CommentedMap):
         raise SweepError(f"{path}:1: holds no mapping; allowed: keys such as name, data, axes")
     lines: dict[Where, int] = {}
@@ -91,7 +100,8 @@ def plain(node: Any, where: Where, lines: dict[Where, int]) -> Any:
     """The node without YAML's wrappers; fills `lines`."""
     if isinstance(node, CommentedMap):
         for key in node:
-            lines[(*where, key)] = node.lc.key(key)[0] + 1 if key in node.lc.data else 1
+            placed = key in (node.lc.data or {})  # a merged key stands elsewhere
+            lines[(*where, key)] = node.lc.key(key)[0] + 1 if placed else node.lc.line + 1
         return {key: plain(value, (*where, key), lines) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):

@@ -143,8 +143,8 @@ WRONG = {
     "axes: {model: [T32/8], image_tokens: 4}\n": "4: axes.image_tokens: got 4; allowed: a list",
     "axes: {model: [T32/8], image_tokens: [four]}\n": "4: axes.image_tokens.0: image_tokens='four'",
     "axes: {model: [T32/8], image_tokens: [4, 4]}\n": "4: axes.image_tokens.1: 4 stands twice",
-    "axes: {model: [B-16], image_tokens: [4]}\n": "4: axes.model.0: load_model: name='B-16'",
-    "axes: {model: [no], image_tokens: [4]}\n": "4: axes.model.0: load_model: name='no'",
+    "axes: {model: [B-16], image_tokens: [4]}\n": "4: axes.model.0: model='B-16'",
+    "axes: {model: [no], image_tokens: [4]}\n": "4: axes.model.0: model='no'",
     AXES + "seeds: []\n": "5: seeds: is empty",
     AXES + "zip: [[model, lr]]\n": "5: zip.0: lr is no axis; allowed: model, image_tokens",
     AXES
@@ -201,7 +201,7 @@ def test_yaml_is_read_as_version_1_2(tmp_path: Path) -> None:
         ),
         (
             "name: x\ndata:\n  train: scenes\n  pairs: 9\n  store_px: 32\n  evals:\n"
-            "    a: {path: scenes, pairs: 9, task: classify, prompts: [a photo]}\n",
+            "    a: {path: scenes, pairs: 9, seed: 1, task: classify, prompts: [a photo]}\n",
             ":7: data.evals.a.prompts.0: 'a photo' needs one {}",
         ),
     ],

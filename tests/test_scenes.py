@@ -198,7 +198,7 @@ def test_objects_never_overlap() -> None:
     for number, layout in enumerate(layouts()[:1000]):
         cover = np.zeros((96, 96), int)
         for thing in layout.things:
-            where, covered, _ = cover_pixels(thing, 96)
+            where, (covered, _) = cover_pixels(thing, 96)
             cover[where] += covered
         if cover.max() > 255:
             hidden.append(number)

@@ -35,17 +35,20 @@ class Slot:
 
 
 def find_slots(wanted: int | None = None) -> list[Slot]:
-    """One slot per visible GPU, else one per core; `wanted` overrides the number of core slots."""
-    gpus = visible_gpus()
-    if gpus and wanted is None:
-        return [Slot(f"gpu{gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus]
-    cores = len(os.sched_getaffinity(0))
-    count = min(wanted or cores, cores)
-    threads = max(1, cores // count)
+    """One slot per visible GPU, else one per core; `wanted` at most. Cores are shared out."""
+    gpus, cores = visible_gpus(), count_cores()
+    places = [(f"gpu{gpu}", gpu) for gpu in gpus] or [(f"core{n}", "") for n in range(cores)]
+    places = places[:wanted]
+    threads = str(max(1, cores // len(places)))
     return [
-        Slot(f"core{index}", {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""})
-        for index in range(count)
+        Slot(name, {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": gpu})
+        for name, gpu in places
     ]
+
+
+def count_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def visible_gpus() -> list[str]:
@@ -76,6 +79,8 @@ class Pool:
         self.working: dict[str, tuple[subprocess.Popen[bytes] | None, Slot]] = {}
         self.states = {item.id: read_state(RunDir(runs / item.id)) for item in planned}
         self.by_id = {item.id: item for item in planned}
+        self.begun: dict[str, int] = {}  # attempts of a run before we started it
+        self.ended: set[str] = set()
         self.stopping = False
 
     def start_waiting(self) -> None:
@@ -86,11 +91,12 @@ class Pool:
             self.working[item.id] = (None if running else self.start(item, slot), slot)
 
     def start(self, item: Planned, slot: Slot) -> subprocess.Popen[bytes]:
+        self.begun[item.id] = self.attempts(item.id)
         with open(self.log(item.id), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "clipa_scaling.train.loop", str(self.runs / item.id)],
                 cwd=self.code,  # where `-m` looks first
-                env=os.environ | slot.environment,
+                env=os.environ | {"PYTHONSAFEPATH": ""} | slot.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -100,6 +106,11 @@ class Pool:
     def log(self, identity: str) -> Path:
         """Where a run's process writes until its attempt has a log of its own."""
         return self.logs / f"{identity}.log"
+
+    def attempts(self, identity: str) -> int:
+        """How often a run was taken up."""
+        last = RunDir(self.runs / identity).last_attempt()
+        return int(last.name) if last is not None else 0
 
     def look(self) -> None:
         """Note progress and take back the slots of runs that ended."""
@@ -113,15 +124,17 @@ class Pool:
                 if state.name in ("stopped", "lost") and not self.stopping:
                     self.waiting.append(self.by_id[identity])
             elif process is not None and code is not None:
-                if state.name == "planned" and not self.stopping:
+                took = self.attempts(identity) > self.begun[identity]
+                if not (took or self.stopping or state.name == "done"):
                     reason = f"exit code {code} before it started; see {self.log(identity)}"
-                    state = RunState("failed", reason=reason)
+                    state = RunState("failed", state.samples, reason)
                 self.end(identity, state)
             else:  # also one that is starting, whose folder still tells of the attempt before
                 self.states[identity] = replace(state, name="running", reason="")
 
     def end(self, identity: str, state: RunState) -> None:
         self.states[identity] = state
+        self.ended.add(identity)
         self.free.append(self.working.pop(identity)[1])
 
     def stop(self) -> None:
@@ -188,7 +201,7 @@ class Display:
         can_draw = console.is_terminal and not console.is_dumb_terminal
         self.live = Live(console=console, auto_refresh=False) if can_draw else None
         self.began = self.last = time.monotonic()
-        self.told: dict[str, str] = {}
+        self.told: set[str] = set()
 
     def __enter__(self) -> Callable[[str | None], None]:
         if self.live:
@@ -204,20 +217,23 @@ class Display:
         rows = [(item.id, item.spec, state) for item, state in self.pool.rows()]
         title = f"{count_states(state.name for *_, state in rows)}; {clock(self.elapsed)}"
         if message:
-            self.console.print(message)
+            self.say(message)
         if self.live:
             most = max(4, self.console.height - 6)
             self.live.update(live_table(title, rows, most), refresh=True)
             return
         for identity, _, state in rows:
-            over = state.name in ("done", "failed", "diverged", "stopped", "lost")
-            if over and self.told.get(identity) != state.name and identity not in self.pool.working:
-                self.told[identity] = state.name
+            if identity in self.pool.ended - self.told:
+                self.told.add(identity)
                 ending = f": {state.reason}" if state.reason else ""
-                self.console.print(f"{state.name} {identity}{ending}", highlight=False)
+                self.say(f"{state.name} {identity}{ending}")
         if time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()
-            self.console.print(plain_line(clock(self.elapsed), rows), highlight=False)
+            self.say(plain_line(clock(self.elapsed), rows))
+
+    def say(self, line: str) -> None:
+        """A line as it is: brackets in an error are no markup."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @property
     def elapsed(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ class Evaluator:
     def __init__(self, sets: tuple[EvalSet, ...], setting: Setting):
         self.setting = setting
         self.sets = [(item, Pack.open(Path(item.pack), item.fingerprint)) for item in sets]
+        for item, pack in self.sets:
+            if item.task == "classify":
+                name_classes(pack.class_names)  # before the training, if it cannot be
 
     def evaluate(self, model: open_clip.CLIP, samples: int) -> list[dict[str, Any]]:
         """Rows of the evals table for a model that has seen `samples`; no masks, text truncated."""
@@ -57,6 +61,21 @@ def templates(protocol: str, prompts: tuple[str, ...]) -> list[Callable[[str], s
     return [partial(prompt.replace, "{}") for prompt in prompts]
 
 
+def name_classes(names: list[str]) -> list[str]:
+    """The words for prompts: the classes' own names, or open_clip's for ImageNet's 1,000 ids.
+
+    ValueError for other sets of WordNet ids, which are no words.
+    """
+    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
+        return names
+    if len(names) != len(open_clip.IMAGENET_CLASSNAMES):
+        raise ValueError(
+            f"classes: {len(names)} WordNet ids such as {names[0]} are no words; allowed: all "
+            "1,000 of ImageNet-1k, or class names; rename the folders, or name a field with label"
+        )
+    return list(open_clip.IMAGENET_CLASSNAMES)  # in the order of the ids
+
+
 def encode_classes(
     model: open_clip.CLIP, ids: np.ndarray, classes: int, setting: Setting
 ) -> torch.Tensor:
@@ -75,7 +94,9 @@ def classify(
     class_1C = torch.arange(classes, device=setting.device)[None]
     for protocol in setting.protocols:
         fills = templates(protocol, item.prompts)
-        ids = encode_texts([fill(name) for name in pack.class_names for fill in fills])
+        ids = encode_texts(
+            [fill(name) for name in name_classes(pack.class_names) for fill in fills]
+        )
         class_CE = encode_classes(model, ids, classes, setting)
         wrong_N = count_wrong(image_NE, class_CE, lambda rows: label_N1[rows] == class_1C, setting)
         base = {

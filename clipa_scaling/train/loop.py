@@ -35,7 +35,13 @@ def main() -> int:
         return DONE
     stop = StopFlag()
     stop.listen()
-    spec = spec_from_json(rundir.read_json(run_dir.spec))
+    values = rundir.read_json(run_dir.spec)
+    if values is None:
+        print(
+            f"{run_dir.path}: has no spec.json; launch the sweep, which makes it", file=sys.stderr
+        )
+        return FAILED
+    spec = spec_from_json(values)
     threads = first_threads(run_dir)
     torch.set_num_threads(threads)
     try:
@@ -45,6 +51,7 @@ def main() -> int:
     except claim.HeldError as error:
         print(error, file=sys.stderr)
         return HELD
+    note_running(run_dir, int(folder.name))
     redirect_output(folder / "log")
     code = run(spec, run_dir, int(folder.name), stop)
     rundir.write_json(folder / "exit.json", {"code": code, "time": time.time()})
@@ -66,6 +73,13 @@ def run(spec: RunSpec, run_dir: RunDir, number: int, stop: StopFlag) -> int:
         traceback.print_exc()
         report(run_dir, number, "failed", f"{type(error).__name__}: {error}")
         return FAILED
+
+
+def note_running(run: RunDir, number: int) -> None:
+    """Say so before the model is built, which takes a while."""
+    last = rundir.read_json(run.state) or {"samples": 0}
+    value = {**last, "state": "running", "reason": "", "attempt": number}
+    rundir.write_json(run.state, {**value, "time": time.time()})
 
 
 def report(run: RunDir, number: int, state: str, reason: str) -> None:

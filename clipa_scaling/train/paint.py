@@ -120,13 +120,12 @@ class Figure:
 
 def paint(picture: np.ndarray, figure: Figure) -> None:
     """Draw a figure into a picture (px, px, 3) uint8, each pixel by the share it covers of it."""
-    (rows, columns), cover, dark = cover_pixels(figure, len(picture))
-    width = columns.stop - columns.start
+    (rows, columns), shares = cover_pixels(figure, len(picture))
     bright = [int(figure.shade * part) for part in COLOURS[figure.colour]]
-    deep = [int(DARK * part) for part in bright]
+    inks = np.array((bright, [int(DARK * part) for part in bright]), np.uint16)
     # Pixels by channels in one axis: numpy is slow where the innermost has three.
-    bright_W, deep_W = (np.array(ink * width, np.uint16) for ink in (bright, deep))
-    cover_HW, dark_HW = (part.repeat(3, axis=1) for part in (cover, dark))
+    bright_W, deep_W = inks[:, None].repeat(shares.shape[2], axis=1).reshape(2, -1)
+    cover_HW, dark_HW = shares.repeat(3, axis=2)
     flat = picture.reshape(len(picture), -1, copy=False)
     region_HW = flat[rows, 3 * columns.start : 3 * columns.stop]
     # The weights of the three colours add up to 255, so that sums stay below 2^16.
@@ -134,10 +133,10 @@ def paint(picture: np.ndarray, figure: Figure) -> None:
     region_HW[:] = (mixed_HW + 127) // 255
 
 
-def cover_pixels(figure: Figure, px: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+def cover_pixels(figure: Figure, px: int) -> tuple[tuple[slice, slice], np.ndarray]:
     """The rows and columns of px a figure touches; how much it and its dark parts cover there.
 
-    Both (height, width) uint16, of 255. Polygons are filled on finer pixels, then averaged: the
+    (2, height, width) uint16, of 255. Polygons are filled on finer pixels, then averaged: the
     antialiasing of cv2 widens a shape by half a pixel, so makes other pictures at other sizes.
     """
     fine = max(2, -(-RASTER // px))
@@ -146,46 +145,53 @@ def cover_pixels(figure: Figure, px: int) -> tuple[tuple[slice, slice], np.ndarr
         slice(max(0, int((middle - reach) * px)), min(px, int((middle + reach) * px) + 1))
         for middle in (figure.x, figure.y)
     )
-    size = (rows.stop - rows.start) * fine, (columns.stop - columns.start) * fine
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     unit = fine * px
     c, s = (unit * figure.radius * part for part in (cos(figure.turn), sin(figure.turn)))
     # cv2 counts from the middle of the first pixel.
     middle = figure.x * unit - columns.start * fine - 0.5, figure.y * unit - rows.start * fine - 0.5
-    place = np.array([(c, s), (-s, c), middle]) * 2**SHIFT
-    solid = fill(SHAPES[figure.shape], place, size)
-    cover, patches = shrink(solid, fine), find_patches(figure.texture, figure.shape)
-    if not len(patches):
-        return (rows, columns), cover, np.zeros_like(cover)
-    return (rows, columns), cover, shrink(fill(patches, place, size) & solid, fine)
+    outline, patches, corners = list_corners(figure.texture, figure.shape)
+    whole = put(corners, np.array([(c, s), (-s, c), middle]))
+    masks = np.zeros((2, height * fine, width * fine), np.uint8)
+    fill(masks[0], whole[: outline.size // 2].reshape(outline.shape))
+    fill(masks[1], whole[outline.size // 2 :].reshape(patches.shape))
+    masks[1] &= masks[0]
+    coarse = cv2.resize(
+        masks.reshape(-1, width * fine), (width, 2 * height), interpolation=cv2.INTER_AREA
+    )
+    return (rows, columns), coarse.astype(np.uint16).reshape(2, height, width)
 
 
 @cache
-def find_patches(texture: str, shape: str) -> np.ndarray:
-    """The patches of a texture that come near a shape; the others would only take time."""
-    patches = TEXTURES[texture]
-    if texture == "striped":  # all: cv2 widens one that is half outside, as a dropped one may be
-        return patches
-    middle = EDGE * 100  # of a mask with 100 pixels to a radius; near is within 15
-    place = np.array([(100, 0), (0, 100), (middle, middle)]) * 2**SHIFT
-    size = round(2 * middle), round(2 * middle)
-    near = cv2.dilate(fill(SHAPES[shape], place, size), np.ones((31, 31), np.uint8))
-    return patches[[bool((fill(patch[None], place, size) & near).any()) for patch in patches]]
+def list_corners(texture: str, shape: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The polygons of a shape, the patches of a texture that come near it, and all their corners.
+
+    Patches farther away would only take time.
+    """
+    outline, patches = SHAPES[shape], TEXTURES[texture]
+    if texture != "striped":  # cv2 widens a stripe that is half outside, as a dropped one may be
+        middle = EDGE * 100  # of masks with 100 pixels to a radius; near is within 15
+        place = np.array([(100, 0), (0, 100), (middle, middle)])
+        masks = np.zeros((1 + len(patches), round(2 * middle), round(2 * middle)), np.uint8)
+        for mask, polygons in zip(masks, (outline, *patches[:, None]), strict=True):
+            fill(mask, put(polygons, place))
+        near = cv2.dilate(masks[0], np.ones((31, 31), np.uint8)) > 0
+        patches = patches[(masks[1:, near] > 0).any(1)]
+    return outline, patches, np.concatenate([outline.reshape(-1, 2), patches.reshape(-1, 2)])
 
 
-def fill(polygons: np.ndarray, place: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(height, width) uint8, 255 inside the polygons, of which the overlaps count as outside."""
-    corners = polygons.reshape(-1, 2) @ place[:2] + place[2]
-    whole = np.rint(corners).astype(np.int32).reshape(polygons.shape)
-    mask = np.zeros(size, np.uint8)
-    cv2.fillPoly(mask, list(whole), 255, shift=SHIFT)
-    return mask
+def put(corners: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Corners in radii to corners in pixels of a mask, int32 with SHIFT binary places.
+
+    place: (3, 2), where a step to the right, a step down and the middle come to lie.
+    """
+    points = (corners @ place[:2] + place[2]) * 2**SHIFT
+    return np.asarray(np.rint(points), np.int32)
 
 
-def shrink(mask: np.ndarray, fine: int) -> np.ndarray:
-    """(height, width) uint8 to the means of its fine x fine pixels, uint16."""
-    height, width = mask.shape
-    small = cv2.resize(mask, (width // fine, height // fine), interpolation=cv2.INTER_AREA)
-    return small.astype(np.uint16)
+def fill(mask: np.ndarray, polygons: np.ndarray) -> None:
+    """255 into a mask inside the polygons, of which the overlaps count as outside."""
+    cv2.fillPoly(mask, list(polygons), 255, shift=SHIFT)
 
 
 def paint_backdrop(picture: np.ndarray, colours: np.ndarray) -> None:

@@ -233,6 +233,8 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of this very position; none of a diverged one, which a retry would keep."""
         self.check_finite()
+        if not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+            raise Diverged(f"a weight is no number at sample {self.samples}; lower lr")
         checkpoint.save(
             self.run,
             checkpoint.Checkpoint(

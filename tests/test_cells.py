@@ -93,6 +93,15 @@ def test_the_first_set_and_the_common_protocol_are_taken_unless_told_otherwise()
     assert summarise_cells(tables, eval_set="another")["mean"].tolist() == [pytest.approx(0.98)]
 
 
+def test_the_paper_protocol_serves_where_it_is_alone_and_missing_values_are_no_seeds() -> None:
+    tables = make_tables({("A", 4, 0): 0.2, ("A", 4, 1): 0.3})
+    evals = tables["evals"]
+    only = evals[evals["protocol"] == "paper"]
+    assert summarise_cells({**tables, "evals": only})["mean"].tolist() == [pytest.approx(0.99)]
+    evals.loc[(evals["run"] == "A-4-1"), "value"] = pd.NA
+    assert summarise_cells(tables)["seeds"].tolist() == [1]
+
+
 def test_runs_that_are_not_done_are_left_out() -> None:
     tables = make_tables({("A", 4, 0): 0.2}, state="stopped")
     cells = summarise_cells(tables)

@@ -79,6 +79,41 @@ def test_accuracy_during_training_has_a_panel_per_model_and_a_line_per_length(
         assert drawn(axes.containers[0])[0] == POINTS
 
 
+def test_a_length_keeps_its_colour_where_another_is_missing(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    runs = tables["runs"]
+    shorter = runs[~((runs["model"] == "T64/8") & runs["image_tokens"].isin([4, 36]))]
+    figure = figures.accuracy_vs_samples({**tables, "runs": shorter}, "title")
+    first, second = figure.axes
+    assert [container.get_label() for container in first.containers] == ["9"]
+    colours = {c.get_label(): c[0].get_color() for c in second.containers}  # type: ignore[index]
+    assert first.containers[0][0].get_color() == colours["9"] != colours["4"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["4", "9", "36"]
+
+
+def test_cells_that_differ_in_more_are_lines_of_their_own(tables: dict[str, pd.DataFrame]) -> None:
+    other = {name: table.copy() for name, table in tables.items()}
+    other["runs"]["run"] += "-fast"
+    other["runs"]["lr"] = 2e-3
+    other["evals"]["run"] += "-fast"
+    both = {
+        name: pd.concat(
+            [tables[name].assign(lr=1e-3) if name == "runs" else tables[name], other[name]]
+        )
+        for name in tables
+    }
+    figure = figures.accuracy_vs_image_tokens(both, "title")
+    names = [container.get_label() for container in figure.axes[0].containers]
+    assert sorted(names) == [
+        "T32/8, lr=0.001",
+        "T32/8, lr=0.002",
+        "T64/8, lr=0.001",
+        "T64/8, lr=0.002",
+    ]
+    assert all(drawn(container)[0] == TOKENS for container in figure.axes[0].containers)
+
+
 def test_one_seed_has_no_bars(tables: dict[str, pd.DataFrame]) -> None:
     alone = {**tables, "runs": tables["runs"][tables["runs"]["seed"] == 0]}
     figure = figures.accuracy_vs_image_tokens(alone, "title")

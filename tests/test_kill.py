@@ -33,8 +33,13 @@ def uninterrupted(small_study: Path) -> dict[str, Any]:
 
 
 def some(folder: Path, pattern: str) -> Callable[[], bool]:
-    """Whether any path matches."""
-    return lambda: any(folder.glob(pattern))
+    """Whether any path matches that was not there when the waiting began."""
+    before = set(folder.glob(pattern))
+    return lambda: any(path not in before for path in folder.glob(pattern))
+
+
+def both(first: Callable[[], bool], second: Callable[[], bool]) -> Callable[[], bool]:
+    return lambda: first() and second()
 
 
 def evaluated(folder: Path, samples: int) -> Callable[[], bool]:
@@ -49,29 +54,39 @@ def evaluated(folder: Path, samples: int) -> Callable[[], bool]:
 
 def logged(folder: Path, rows: int) -> Callable[[], bool]:
     """Whether any run has so many rows of metrics."""
-    metrics = folder.glob
     return lambda: any(
-        path.read_bytes().count(b"\n") >= rows for path in metrics("pretrain-*/metrics.jsonl")
+        path.read_bytes().count(b"\n") >= rows for path in folder.glob("pretrain-*/metrics.jsonl")
     )
 
 
-def moments(runs: Path) -> dict[str, Callable[[], bool]]:
-    """When to kill, in the order in which a study gets there."""
+def moments(runs: Path) -> dict[str, Callable[[], Callable[[], bool]]]:
+    """When to kill, in the order in which a study gets there; called when a process starts.
+
+    What a kill before may have left counts only once a run has begun another attempt.
+    """
     checkpoints = "pretrain-*/checkpoints"
+
+    def taken() -> Callable[[], bool]:
+        return some(runs, "pretrain-*/attempts/[0-9]*")
+
     return {
-        "pack: pixels being written": some(runs, ".packs/*/.*.tmp"),
-        "pack: one part of two done": some(runs, ".packs/*/0000?.json"),
-        "pack: the training set done": some(runs, ".packs/*/pack.json"),
-        "run: attempt taken": some(runs, "pretrain-*/attempts/1"),
-        "training: first rows": logged(runs, 1),
-        "checkpoint: folder being filled": some(runs, f"{checkpoints}/.*"),
-        "checkpoint: weights half there": some(runs, f"{checkpoints}/.*/weights.safetensors"),
-        "checkpoint: in place, evaluation next": some(runs, f"{checkpoints}/512"),
-        "evaluation: written": evaluated(runs, 512),
-        "training: after the evaluation": logged(runs, 6),
-        "checkpoint: a later one": some(runs, f"{checkpoints}/768"),
-        "end: last checkpoint, evaluation next": some(runs, f"{checkpoints}/1024"),
-        "end: evaluated": evaluated(runs, 1024),
+        "pack: pixels being written": lambda: some(runs, ".packs/*/.*.tmp"),
+        "pack: one part of two done": lambda: some(runs, ".packs/*/0000?.json"),
+        "pack: the training set done": lambda: some(runs, ".packs/*/pack.json"),
+        "run: attempt taken": taken,
+        "training: first rows": lambda: both(taken(), logged(runs, 1)),
+        "checkpoint: folder being filled": lambda: some(runs, f"{checkpoints}/.*"),
+        "checkpoint: weights half there": lambda: some(
+            runs, f"{checkpoints}/.*/weights.safetensors"
+        ),
+        "checkpoint: in place, evaluation next": lambda: both(
+            taken(), some(runs, f"{checkpoints}/512")
+        ),
+        "evaluation: written": lambda: both(taken(), evaluated(runs, 512)),
+        "training: after the evaluation": lambda: both(taken(), logged(runs, 6)),
+        "checkpoint: a later one": lambda: both(taken(), some(runs, f"{checkpoints}/768")),
+        "end: last checkpoint, evaluation next": lambda: some(runs, f"{checkpoints}/1024"),
+        "end: evaluated": lambda: both(taken(), evaluated(runs, 1024)),
     }
 
 
@@ -81,7 +96,8 @@ def test_any_kill_then_the_same_command_gives_the_same_study(
     sweep = write_small(tmp_path)
     runs = tmp_path / "runs"
     killed = []
-    for moment, happens in moments(runs).items():
+    for moment, wait_for in moments(runs).items():
+        happens = wait_for()
         process = start_sweep(sweep)
         if wait_until(happens, process):
             killed.append(moment)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from clipa_scaling.launch.local import find_slots, visible_gpus
+from clipa_scaling.launch.local import Display, Pool, find_slots, run_pool, visible_gpus
+from clipa_scaling.plan import make_plan
+from clipa_scaling.rundir import RunDir, RunState, make_run, write_json
 from clipa_scaling.show import clock, dollars, hours, si
+from clipa_scaling.sweepfile import load_sweep
 
 
 def test_visible_gpus_respect_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +34,7 @@ def test_gpus_are_counted_where_no_mask_is_set(
     program.chmod(0o755)
     assert visible_gpus() == ["0", "1"]
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in find_slots()] == ["0", "1"]
+    assert [slot.name for slot in find_slots(1)] == ["gpu0"], "fewer jobs, still on GPUs"
     program.write_text("#!/bin/sh\necho 'GPU 0: but no driver'\nexit 9\n")
     assert visible_gpus() == []
 
@@ -48,6 +54,7 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         (si(12.58e9), "12.6 G"),
         (si(999e18, "FLOPs"), "999 EFLOPs"),
         (si(0.5), "0.5"),
+        (si(999.9e6), "1 G"),
         (si(float("nan")), "-"),
         (hours(1234.5), "1,234"),
         (hours(0.00134), "0.00134"),
@@ -61,3 +68,35 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_numbers_are_short_and_unknown_ones_a_dash(shown: str, wanted: str) -> None:
     assert shown == wanted
+
+
+def test_a_run_that_dies_before_it_starts_has_failed_and_an_old_ending_is_not_told_again(
+    tmp_path: Path, small_study: Path
+) -> None:
+    """Its state is that of an earlier attempt; its process cannot read its spec."""
+    runs = tmp_path / "runs"
+    plan = make_plan(load_sweep(small_study, runs / ".packs"), runs)
+    [item, _] = [row.planned for row in plan.rows]
+    run = RunDir(runs / item.id)
+    make_run(run, {"nonsense": 1})
+    write_json(run.state, {"state": "failed", "reason": "long ago", "samples": 64, "attempt": 1})
+    said = io.StringIO()
+    slots = find_slots(1)
+    [state] = run_pool(runs, [item], slots, tmp_path / "logs", Console(file=said)).values()
+    assert (state.name, state.samples) == ("failed", 64)
+    assert state.reason == f"exit code 1 before it started; see {tmp_path}/logs/{item.id}.log"
+    assert "unknown fields ['nonsense']" in (tmp_path / f"logs/{item.id}.log").read_text()
+    assert said.getvalue().count("failed") == 1 and "long ago" not in said.getvalue()
+
+
+def test_brackets_in_an_error_are_no_markup(tmp_path: Path, small_study: Path) -> None:
+    runs = tmp_path / "runs"
+    plan = make_plan(load_sweep(small_study, runs / ".packs"), runs)
+    items = [row.planned for row in plan.rows]
+    said = io.StringIO()
+    pool = Pool(runs, items, find_slots(1), tmp_path)
+    for item, reason in zip(items, ["cannot open [/data/x]", "[enforce fail]"], strict=True):
+        pool.working[item.id] = (None, pool.free[0])
+        pool.end(item.id, RunState("failed", reason=reason))
+    Display(Console(file=said, width=300), pool).show(None)
+    assert "cannot open [/data/x]" in said.getvalue() and "[enforce fail]" in said.getvalue()

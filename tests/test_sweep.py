@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from small_sweep import SMALL, outcome, run_sweep, write_small
 
 from clipa_scaling import sweep as command_line
 from clipa_scaling.cost import DEVICES
+from clipa_scaling.plan import make_plan
+from clipa_scaling.spec import RunSpec
+from clipa_scaling.sweepfile import load_sweep
 
 MISTAKES = {
     "unknown key": ("fixed:\n", "fixd:\n", "9: fixd: unknown key; nearest: fixed"),
@@ -76,7 +80,7 @@ MISTAKES = {
     "utilisation above one": (
         "{gpu: cpu-core}",
         "{gpu: cpu-core, utilisation: 40}",
-        " resources: price: utilisation=40.0 is no share; allowed: above 0, at most 1",
+        " resources: utilisation=40.0 is no share; allowed: above 0, at most 1",
     ),
     "more devices than a local run has": (
         "precision: fp32",
@@ -153,6 +157,41 @@ def test_an_unreadable_shard_is_one_line_with_its_place(torn: bool, tmp_path: Pa
     assert done.stderr.startswith(f"{sweep}:3: data.train: ")
     assert ("00001.tar: torn or unreadable shard" if torn else "are unreadable") in done.stderr
     assert not list((tmp_path / "runs").glob("pretrain-*"))
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_a_run_starts(tmp_path: Path) -> None:
+    pattern = write_shards(tmp_path / "data", 2, 20, px=16)
+    text = SMALL.replace("train: scenes\n  pairs: 5_000", f'train: "{pattern}"')
+    sweep = write_small(tmp_path, text)
+    done = run_sweep(sweep)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"{sweep}: batch_size=64 is more than the 40 pairs of the data; allowed: up to that, "
+        "no pair twice\n"
+    )
+    assert not list((tmp_path / "runs").glob("pretrain-*"))
+
+
+def test_one_data_set_for_both_tasks_is_packed_for_both(tmp_path: Path) -> None:
+    sweep = write_small(tmp_path, SMALL.replace("pairs: 150, seed: 2", "pairs: 400, seed: 1"))
+    folders = [request.folder.name for request in load_sweep(sweep, tmp_path).packs]
+    assert len(folders) == 3
+    assert [name.partition("-")[2] for name in folders] == ["captions", "labels", "captions"]
+    assert folders[1].partition("-")[0] == folders[2].partition("-")[0]
+
+
+def test_collecting_does_not_disarm_the_guard_against_redoing_finished_runs(
+    tmp_path: Path, small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_study.parent, tmp_path / "copy")
+    sweep = tmp_path / "copy" / small_study.name
+    old = dict(RunSpec.__init__.__kwdefaults__ or {})
+    monkeypatch.setattr(RunSpec.__init__, "__kwdefaults__", old | {"weight_decay": 0.1})
+    # The runs of the changed default have folders, as after a launch that was stopped.
+    for cell in make_plan(load_sweep(sweep, tmp_path), tmp_path).rows:
+        (sweep.parent / "runs" / cell.planned.id).mkdir()
+    assert call(sweep, "--collect") == 0
+    assert call(sweep) == 2
 
 
 def test_a_sweep_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCENES_VERSION = 1  # of the generated data set; a change of one pixel or word is a new version
+SCENES_VERSION = 2  # of the generated data set; a change of one pixel or word is a new version
 SHARD_ENDINGS = (".tar", ".tgz", ".tar.gz")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 BRACES = re.compile(r"\{([^{}]*)\}")

@@ -118,6 +118,13 @@ class Figure:
     shade: float
 
 
+def reach_towards(figure: Figure, right: float, down: float) -> float:
+    """How far a figure reaches from its middle in a direction, times that direction's length."""
+    c, s = cos(figure.turn), sin(figure.turn)
+    along = SHAPES[figure.shape][0] @ (c * right + s * down, c * down - s * right)
+    return figure.radius * float(along.max())
+
+
 def paint(picture: np.ndarray, figure: Figure) -> None:
     """Draw a figure into a picture (px, px, 3) uint8, each pixel by the share it covers of it."""
     (rows, columns), shares = cover_pixels(figure, len(picture))

@@ -6,14 +6,23 @@ Places and sizes are continuous: objects in cells would favour the patch grid th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import hypot
 
 import numpy as np
 
 from clipa_scaling.source import SCENES_VERSION
-from clipa_scaling.train.paint import COLOURS, SHAPES, TEXTURES, Figure, paint, paint_backdrop
+from clipa_scaling.train.paint import (
+    COLOURS,
+    REACH,
+    SHAPES,
+    TEXTURES,
+    Figure,
+    paint,
+    paint_backdrop,
+    reach_towards,
+)
 
 VERSION = SCENES_VERSION  # part of the data's fingerprint; a changed pixel or word is a new version
 
@@ -179,7 +188,8 @@ def make_backdrops(numbers_BN: np.ndarray) -> np.ndarray:
     clouds = numbers_BN[:, 9:].reshape(-1, BACKDROP, BACKDROP, 1) - 0.5
     ramp = np.linspace(-1, 1, BACKDROP)
     slopes = across * ramp[:, None] + down * ramp[:, None, None]
-    return np.rint(226 + 22 * tint + 18 * slopes + 10 * clouds).astype(np.uint8)
+    light = np.rint(226 + 22 * tint + 18 * slopes + 10 * clouds)
+    return np.minimum(light, 255).astype(np.uint8)
 
 
 def make_layout(draw: Draw, backdrop: np.ndarray) -> Layout:
@@ -206,30 +216,41 @@ def make_other(things: list[Thing], colours: list[str], draw: Draw) -> Thing | N
     """
     size = pick(("medium", "small"), draw)
     radius = between(*SIZES[size], draw)
-    place = find_place(radius, things, draw)
-    if place is None:
-        return None
     shape, texture = pick(tuple(SHAPES), draw), pick(tuple(TEXTURES), draw)
-    colour = colours.pop(int(draw() * len(colours)))
-    return Thing(shape, texture, colour, *place, radius, *make_look(texture, draw), size)
+    number, look = int(draw() * len(colours)), make_look(texture, draw)
+    for x, y, r, word in find_places(radius, size, things, draw):
+        if all(hypot(x - t.x, y - t.y) >= APART * (r + t.radius) for t in things):
+            thing = Thing(shape, texture, colours[number], x, y, r, *look, word)
+            if all(are_apart(thing, other) for other in things):
+                colours.pop(number)
+                return thing
+    return None
 
 
-def find_place(radius: float, things: list[Thing], draw: Draw) -> tuple[float, float] | None:
-    """A centre apart from these, or None.
+def find_places(
+    radius: float, size: str, things: list[Thing], draw: Draw
+) -> Iterator[tuple[float, float, float, str]]:
+    """Places to try, each with a radius and its size.
 
-    The last try is the corner away from the main object: beside it alone there is always room.
+    At last the corner away from the main object: beside it alone, there is always room for the
+    smallest.
     """
     for _ in range(TRIES):
-        x, y = between(radius, 1 - radius, draw), between(radius, 1 - radius, draw)
-        if is_free(x, y, radius, things):
-            return x, y
-    x, y = (radius if middle > 0.5 else 1 - radius for middle in (things[0].x, things[0].y))
-    return (x, y) if is_free(x, y, radius, things) else None
+        yield between(radius, 1 - radius, draw), between(radius, 1 - radius, draw), radius, size
+    smallest = [(SIZES["small"][0], "small")] if len(things) == 1 else []
+    for last, word in [(radius, size), *smallest]:
+        x, y = (last if middle > 0.5 else 1 - last for middle in (things[0].x, things[0].y))
+        yield x, y, last, word
 
 
-def is_free(x: float, y: float, radius: float, things: list[Thing]) -> bool:
-    """Whether an object here would keep its distance to all of these."""
-    return all(hypot(x - t.x, y - t.y) >= APART * (radius + t.radius) for t in things)
+def are_apart(first: Thing, second: Thing) -> bool:
+    """Whether a line across that of their centres keeps two objects apart, with room to spare."""
+    right, down = second.x - first.x, second.y - first.y
+    distance = hypot(right, down) / APART
+    if distance > first.radius * REACH[first.shape] + second.radius * REACH[second.shape]:
+        return True
+    reach = reach_towards(first, right, down) + reach_towards(second, -right, -down)
+    return distance**2 * APART > reach
 
 
 def make_look(texture: str, draw: Draw) -> tuple[float, float]:

@@ -9,7 +9,7 @@ RESULTS := $(patsubst %/runs.parquet,%,$(wildcard results/*/runs.parquet))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all figures notebooks lint types clean
+.PHONY: help install demo test test-all figures notebooks bench lint types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ figures: install  ## draw the figures of all tables in results/ again
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)
+
+bench: install  ## claims of speed, each measured: minutes, on a machine with nothing else to do
+	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/scenes.py
 
 lint: install  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -165,11 +165,12 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool) -> None:
     excess = over_budget(plan)
     if excess:
         raise SweepError(excess)
-    unready = [row.planned.spec for row in plan.left if row.planned.spec.gpus > 1]
-    if unready:
-        raise SweepError(
-            f"{plan.sweep.path}: gpus={unready[0].gpus}: a local run uses one device; allowed: 1"
-        )
+    for row in plan.left:
+        if row.planned.spec.kind == "pretrain" and row.planned.spec.gpus > 1:
+            raise SweepError(
+                f"{plan.sweep.path}: gpus={row.planned.spec.gpus}: a local run uses one device; "
+                "allowed: 1"
+            )
     changed = None if accept_changed else changed_defaults(plan, runs)
     if changed:
         raise SweepError(changed)
@@ -194,6 +195,10 @@ def launch(
     if states is None:
         return stopped(console)
     code = finish(console, make_plan(plan.sweep, runs), runs, results)
+    for identity, state in states.items():
+        if state.name == "failed" and state.attempt == 0:  # before it could write so in its folder
+            console.print(f"failed {identity}: {state.reason}", markup=False, soft_wrap=True)
+            code = FAILED
     if any(state.name in ("planned", "stopped") for state in states.values()):
         return stopped(console)
     return code

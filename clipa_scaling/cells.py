@@ -12,18 +12,31 @@ from clipa_scaling import schema
 CELL = [name for name in schema.SPEC if name not in ("seed", "kind", "parent")]
 COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
 LEVEL = 0.95
+# What a study is judged by where the reader names no measure: the first that it has.
+MAIN_MEASURES = {
+    "accuracy": "Zero-shot accuracy (%)",
+    "text_to_image_r1": "Text-to-image retrieval R@1 (%)",
+}
+
+
+def main_measure(tables: dict[str, pd.DataFrame]) -> str:
+    """The first of MAIN_MEASURES among the evaluations; `accuracy` where there is none."""
+    found = set(tables["evals"]["name"])
+    return next((name for name in MAIN_MEASURES if name in found), "accuracy")
 
 
 def summarise_cells(
-    tables: dict[str, pd.DataFrame], measure: str = "accuracy", eval_set: str | None = None
+    tables: dict[str, pd.DataFrame], measure: str | None = None, eval_set: str | None = None
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
     Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its
-    95 % interval (see `half_widths`), and costs. `eval_set`: by default the first with the measure.
+    95 % interval (see `half_widths`), and costs. `measure`: by default the study's main one.
+    `eval_set`: by default the first with the measure.
     Raises TableError where the set was not measured in one way throughout.
     """
     runs, evals = tables["runs"], tables["evals"]
+    measure = measure or main_measure(tables)
     chosen = evals[evals["name"] == measure]
     common = chosen["protocol"] == "common"
     if common.any():

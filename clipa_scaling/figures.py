@@ -18,20 +18,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     EngFormatter,
     FixedLocator,
+    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullLocator,
-    PercentFormatter,
     ScalarFormatter,
 )
 
-from clipa_scaling.cells import at_the_end, name_lines, summarise_cells
+from clipa_scaling.cells import (
+    MAIN_MEASURES,
+    at_the_end,
+    main_measure,
+    name_lines,
+    summarise_cells,
+)
 from clipa_scaling.collect import load_tables
 from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^v"
-BARS = "bars: 95 % intervals over seeds and evaluation pictures"
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -53,9 +58,9 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     right.xaxis.set_major_formatter(EngFormatter(sep=" "))
     right.xaxis.set_minor_locator(NullLocator())
     right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
-    accuracy_axis(left)
+    accuracy_axis(left, MAIN_MEASURES[main_measure(tables)])
     left.legend(title=label("model"), frameon=False)
-    figure.suptitle(f"{title}\n{BARS}", fontsize=10)
+    figure.suptitle(f"{title}\n{bars(cells)}", fontsize=10)
     return figure
 
 
@@ -77,15 +82,22 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         axes.set_xlabel(label("samples"))
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    accuracy_axis(panels[0])
+    accuracy_axis(panels[0], MAIN_MEASURES[main_measure(tables)])
     figure.legend(
         handles=[handles[index] for index in sorted(handles)],
         title=label("image_tokens"),
         frameon=False,
         loc="outside right center",
     )
-    figure.suptitle(f"{title}\n{BARS}", fontsize=10)
+    figure.suptitle(f"{title}\n{bars(cells)}", fontsize=10)
     return figure
+
+
+def bars(cells: pd.DataFrame) -> str:
+    """What the bars are, or why there are none."""
+    if cells["half_width"].isna().all():
+        return "one seed: no intervals"
+    return "bars: 95 % intervals over seeds and evaluation pictures"
 
 
 def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -128,10 +140,10 @@ def name_points(axes: Axes, line: pd.DataFrame) -> None:
         )
 
 
-def accuracy_axis(axes: Axes) -> None:
-    """A fraction in the tables is percent on an axis."""
-    axes.set_ylabel(label("accuracy"))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=""))
+def accuracy_axis(axes: Axes, name: str) -> None:
+    """A fraction in the tables is percent on an axis, with as many decimals as its ticks need."""
+    axes.set_ylabel(name)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g}"))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], min_n_ticks=3))
 
 
@@ -155,14 +167,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> list[Path]:
     """Every figure that the tables allow; the paths, the main one first."""
-    if summarise_cells(tables).empty:
+    cells = summarise_cells(tables)
+    if cells.empty:
         return []
-    drawn = {
-        "accuracy_vs_image_tokens": accuracy_vs_image_tokens(
-            tables, f"{name}: accuracy against image tokens and compute"
-        ),
-        "accuracy_vs_samples": accuracy_vs_samples(tables, f"{name}: accuracy during training"),
-    }
+    title = f"{name}: accuracy against image tokens and compute"
+    drawn = {"accuracy_vs_image_tokens": accuracy_vs_image_tokens(tables, title)}
+    if len(at_the_end(cells)) < len(cells):  # evaluated during training too
+        title = f"{name}: accuracy during training"
+        drawn["accuracy_vs_samples"] = accuracy_vs_samples(tables, title)
     paths = []
     for stem, figure in drawn.items():
         paths.append(folder / f"{stem}.png")

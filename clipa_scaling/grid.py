@@ -56,11 +56,16 @@ def make_grid(document: Document, given: Mapping[str, Any]) -> Grid:
     fixed = Cell()
     for name, value in read_fields(document, ("fixed",), values.get("fixed", {})).items():
         fixed.set(name, value, ("fixed", name))
+    overridden = [
+        str(document.error(("fixed", name), f"is overridden by axes.{name}"))
+        for name in first.axes
+        if name in fixed.values
+    ]
     cells = [*first.expand(fixed), *included(document, fixed)]
     cells = [seeded for cell in cells for seeded in seeds(document, cell)]
     expanded = Expansion(document, given)
     expanded.add_stage(first, cells, {})
-    expanded.warnings += first.unused()
+    expanded.warnings += [*overridden, *first.unused()]
     for name, body in stages(document):
         expanded.add_children(Stage(document, ("stages", name), body, name), body)
     return Grid(tuple(expanded.runs.values()), tuple(expanded.excluded), tuple(expanded.warnings))
@@ -91,6 +96,8 @@ def seeds(document: Document, cell: Cell) -> Iterator[Cell]:
     for index, seed in enumerate(listed):
         seeded = cell.copy()
         where = ("seeds", index)
+        if seed in listed[:index]:
+            raise document.error(where, f"{seed} stands twice; remove one")
         seeded.set("seed", typed(document, where, "seed", seed), where)
         yield seeded
 

@@ -7,20 +7,29 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.cells import as_percent, at_the_end, name_lines, summarise_cells
+from clipa_scaling.cells import (
+    MAIN_MEASURES,
+    as_percent,
+    at_the_end,
+    main_measure,
+    name_lines,
+    summarise_cells,
+)
 
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
-    """Zero-shot accuracy in percent: a row per model and other setting, a column per length."""
+    """The main measure in percent: a row per model and other setting, a column per length."""
     cells = at_the_end(summarise_cells(tables))
     if cells.empty:
-        console.print("No finished run has a zero-shot accuracy yet.")
+        console.print("No finished run has an evaluation at its end.")
         return
     cells = cells.assign(shown=as_percent(cells), line=name_lines(cells))
     tokens = sorted(cells["image_tokens"].unique())
-    chosen = tables["evals"][tables["evals"]["name"] == "accuracy"]
-    title = f"Zero-shot accuracy on {chosen['set'].iloc[0]} (%), mean over seeds ± 95 %:"
-    console.print(title, markup=False)
+    measure = main_measure(tables)
+    eval_set = tables["evals"].loc[tables["evals"]["name"] == measure, "set"].iloc[0]
+    known = not cells["half_width"].isna().all()
+    spread = "mean over seeds ± 95 %" if known else "one seed, so no interval"
+    console.print(f"{MAIN_MEASURES[measure]} on {eval_set}, {spread}:", markup=False)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", overflow="fold")
     for count in tokens:

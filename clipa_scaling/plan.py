@@ -98,6 +98,15 @@ def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
     """What does not stop a launch and yet can spoil a study."""
     warnings = [f"data missing: {sweep.missing}"] if sweep.missing else []
     warnings += sweep.grid.warnings
+    warnings += [f"{sweep.path}: resources.gpu is not set; priced on {sweep.resources.device}"] * (
+        not sweep.resources.is_chosen
+    )
+    asked = {(row.planned.asked.get("samples"), row.planned.spec.samples) for row in rows}
+    warnings += [
+        f"samples={before:,} is rounded up to {after:,}, whole steps"
+        for before, after in sorted(pair for pair in asked if isinstance(pair[0], int))
+        if before != after
+    ]
     longest = max((row.planned.spec.image_tokens for row in rows), default=0)
     for cell in sweep.grid.excluded:
         tokens = cell.values.get("image_tokens")
@@ -135,8 +144,8 @@ def over_budget(plan: Plan) -> str | None:
         needed = plan.total(name, plan.left)
         if needed > limit:
             return (
-                f"{plan.sweep.path}: budget: {len(plan.left)} runs need {needed:,.2f} {name}, "
-                f"allowed: {limit:,.2f}; raise budget.{name}, or plan fewer or smaller runs"
+                f"{plan.sweep.path}: budget: the runs left, {len(plan.left)}, need {needed:.4g} "
+                f"{name}, allowed: {limit:.4g}; raise budget.{name}, or plan fewer or smaller runs"
             )
     return None
 

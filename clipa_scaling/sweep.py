@@ -230,7 +230,8 @@ def check_batches(plan: Plan) -> None:
         if head is not None and spec.batch_size > head["pairs"]:
             raise SweepError(
                 f"{plan.sweep.path}: batch_size={spec.batch_size} is more than the "
-                f"{head['pairs']:,} pairs of the data; allowed: up to that, no pair twice"
+                f"{head['pairs']:,} pairs of the data; allowed: up to that, so that no batch "
+                "holds a pair twice"
             )
 
 

@@ -45,6 +45,7 @@ class Resources:
     device: str = "a100-80gb"
     utilisation: float | None = None
     dollars_per_gpu_hour: float | None = None
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def read_resources(document: Document) -> tuple[Resources, Budget]:
         gpu_hours=math.inf if hours is None else hours,
         dollars=math.inf if dollars is None else dollars,
     )
-    return Resources(device, utilisation, price), budget
+    return Resources(device, utilisation, price, "gpu" in body), budget
 
 
 def read_positive(document: Document, where: Where, body: Mapping[str, Any]) -> float | None:

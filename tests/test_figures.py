@@ -114,6 +114,22 @@ def test_one_seed_has_no_bars(tables: dict[str, pd.DataFrame]) -> None:
     alone = {**tables, "runs": tables["runs"][tables["runs"]["seed"] == 0]}
     figure = figures.accuracy_vs_image_tokens(alone, "title")
     assert all(len(container[2]) == 0 for container in figure.axes[0].containers)
+    assert figure.get_suptitle().endswith("one seed: no intervals")
+
+
+def test_close_accuracies_have_ticks_that_differ(tables: dict[str, pd.DataFrame]) -> None:
+    evals = tables["evals"].assign(value=0.317 + 0.001 * (tables["evals"].index % 7))
+    figure = figures.accuracy_vs_image_tokens({**tables, "evals": evals}, "title")
+    figure.draw_without_rendering()
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert len(set(names)) == len(names) > 2
+
+
+def test_a_study_of_retrieval_alone_shows_retrieval(tables: dict[str, pd.DataFrame]) -> None:
+    evals = tables["evals"].assign(name="text_to_image_r1")
+    figure = figures.accuracy_vs_image_tokens({**tables, "evals": evals}, "title")
+    assert figure.axes[0].get_ylabel() == "Text-to-image retrieval R@1 (%)"
+    assert len(figure.axes[0].containers) == 2
 
 
 def test_the_same_tables_give_the_same_bytes(

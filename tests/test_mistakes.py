@@ -46,6 +46,7 @@ ADDED = {
     "zip of no axis": ("zip: [[lr]]", "lr is no axis"),
     "zip that is no list": ("zip: lr", "allowed: a list of groups"),
     "seeds that are no list": ("seeds: 3", "allowed: a list, e.g. [3]"),
+    "one seed twice": ("seeds: [0, 0]", "0 stands twice; remove one"),
     "seeds twice over": ("seeds: [0, 1]\ninclude: [{seed: 4}]", "remove one of them"),
     "a stage without parent": ("stages: {s: {kind: finetune}}", "has no parent"),
     "a parent that is a list": (STAGE.replace("parent: pretrain", "parent: []"), "of type str"),

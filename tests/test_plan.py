@@ -65,6 +65,16 @@ def test_a_rule_that_never_holds_warns_with_its_line(tmp_path: Path) -> None:
     assert f"{sweep}:27: exclude.0: holds for no cell" in plan_of(sweep).warnings
 
 
+def test_what_the_file_may_not_have_meant_warns(tmp_path: Path) -> None:
+    text = SMALL.replace("samples: 1_024", "samples: 1_000").replace("gpu: cpu-core", "")
+    text = text.replace("axes:\n", "axes:\n  lr: [1e-3, 2e-3]\n")
+    sweep = write_small(tmp_path, text)
+    warnings = plan_of(sweep).warnings
+    assert f"{sweep}:14: fixed.lr: is overridden by axes.lr" in warnings
+    assert f"{sweep}: resources.gpu is not set; priced on a100-80gb" in warnings
+    assert "samples=1,000 is rounded up to 1,024, whole steps" in warnings
+
+
 def test_crops_that_must_be_enlarged_and_runs_that_may_not_fit_warn(tmp_path: Path) -> None:
     text = SMALL.replace("model: T32/8", "model: G/8").replace("gpu: cpu-core", "gpu: rtx4090-24gb")
     said = " | ".join(plan_of(write_small(tmp_path, text)).warnings)
@@ -89,7 +99,7 @@ def test_a_budget_counts_only_what_is_left(small_study: Path, tmp_path: Path) ->
     assert over_budget(plan_of(sweep)) is None
     sweep = write_small(tmp_path / "copy", SMALL + "budget: {gpu_hours: 1e-9}\nseeds: [0, 1]\n")
     excess = over_budget(plan_of(sweep))
-    assert excess is not None and "2 runs need" in excess
+    assert excess is not None and "the runs left, 2, need" in excess
 
 
 def test_finished_runs_are_not_redone_because_of_a_changed_default(

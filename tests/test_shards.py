@@ -136,7 +136,7 @@ def test_captions(members: dict[str, bytes], field: str | None, captions: tuple[
 @pytest.mark.parametrize(
     ("members", "why"),
     [
-        ({}, "has no json member"),
+        ({}, "has neither a txt nor a json member"),
         ({"txt": b" \n"}, "caption is empty"),
         ({"txt": b"\xff\xfe"}, "txt is not UTF-8"),
         ({"txt.gz": b"no gzip"}, "txt.gz: Not a gzipped file"),

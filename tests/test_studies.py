@@ -52,7 +52,9 @@ def test_the_demo_tells_token_lengths_apart(tmp_path: Path) -> None:
     done = run_sweep(sweep, seconds=1_800)
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout.splitlines()
-    assert any(line.startswith("Zero-shot accuracy on scenes (%)") for line in said)
+    assert any(
+        line.startswith("Zero-shot accuracy (%) on scenes, mean over seeds") for line in said
+    )
     figure = tmp_path / "results/mini/figures/accuracy_vs_image_tokens.png"
     assert f"Figure: {figure}" in said and figure.stat().st_size > 20_000
     cells = at_the_end(summarise_cells(load_tables(tmp_path / "results/mini")))

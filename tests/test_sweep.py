@@ -119,7 +119,7 @@ def test_a_budget_exceeded_names_the_numbers(
     sweep = write_small(tmp_path, SMALL + "budget: {dollars: 2, dollars_per_gpu_hour: 1_000_000}\n")
     assert call(sweep) == 2
     assert capsys.readouterr().err == (
-        f"{sweep}: budget: 2 runs need {hours * 1e6:,.2f} dollars, allowed: 2.00; "
+        f"{sweep}: budget: the runs left, 2, need {hours * 1e6:.4g} dollars, allowed: 2; "
         "raise budget.dollars, or plan fewer or smaller runs\n"
     )
 
@@ -167,7 +167,7 @@ def test_a_batch_larger_than_the_data_is_refused_before_a_run_starts(tmp_path: P
     assert done.returncode == 2
     assert done.stderr == (
         f"{sweep}: batch_size=64 is more than the 40 pairs of the data; allowed: up to that, "
-        "no pair twice\n"
+        "so that no batch holds a pair twice\n"
     )
     assert not list((tmp_path / "runs").glob("pretrain-*"))
 

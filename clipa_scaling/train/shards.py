@@ -149,6 +149,8 @@ def read_captions(members: Mapping[str, bytes], field: str | None) -> tuple[str,
     """All captions of a sample: a json field's string or list of strings, or the txt member."""
     if field is None and ("txt" in members or "txt.gz" in members):
         found: Any = read_text(members, "txt")
+    elif field is None and not {"json", "json.gz"} & members.keys():
+        raise Unreadable("has neither a txt nor a json member")
     else:
         found = read_field(members, "caption" if field is None else field)
     captions = found if isinstance(found, list) else [found]

@@ -43,7 +43,7 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     """Zero-shot accuracy at the end, one line per model: against image tokens and training FLOPs.
 
     Where cells differ in other fields too, there is a line for each combination, which it names.
-    Bars are 95 % intervals over seeds and evaluation pictures; a cell with one seed has none.
+    Bars are 95 % intervals over seeds and evaluation pictures; none where a model has one seed.
     """
     cells = at_the_end(summarise_cells(tables))
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
@@ -128,7 +128,7 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
 
 
 def name_points(axes: Axes, line: pd.DataFrame) -> None:
-    """Write each point's image tokens below it."""
+    """Write each point's image tokens beside it."""
     for tokens, x, y in line[["image_tokens", "train_flops", "mean"]].astype(float).to_numpy():
         axes.annotate(
             f"{tokens:g}",

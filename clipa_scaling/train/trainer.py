@@ -137,7 +137,7 @@ class Trainer:
         self.write_state("running")
 
     def step(self) -> None:
-        """One optimizer step on one global batch; nothing waits for the device."""
+        """One optimizer step on one global batch; no value is read back from the device."""
         spec = self.spec
         batch = self.batches.at(self.samples)
         lr = optim.cosine_lr(

@@ -159,8 +159,8 @@ class RunState:
 
 def read_state(run: RunDir) -> RunState:
     """A run's state from its folder: done.json, then the heartbeat, then its owner's pulse."""
-    if run.done.exists():
-        done = read_json(run.done)
+    done = read_json(run.done)
+    if done is not None:
         return RunState("done", done["samples"], attempt=done["attempt"], progress=done)
     state = read_json(run.state)
     if state is None:
@@ -169,6 +169,8 @@ def read_state(run: RunDir) -> RunState:
     if name == "running":
         last = run.last_attempt()
         if last is None or not is_alive(load_owner(last), run.state):
+            if run.done.exists():  # it came and its owner left between the two looks
+                return read_state(run)
             name, reason = "lost", "its process is gone; the same command resumes it"
     return RunState(name, state["samples"], reason, state["attempt"], state)
 

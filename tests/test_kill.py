@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,20 @@ def test_any_kill_then_the_same_command_gives_the_same_study(
         int(path.name) for path in runs.glob("pretrain-*/attempts/*") if path.name.isdigit()
     ]
     assert max(attempts) >= 5
+
+
+def test_only_done_json_proves_success(
+    tmp_path: Path, small_study: Path, uninterrupted: dict[str, Any]
+) -> None:
+    """As a kill between the last event and done.json leaves it, too short to hit by waiting."""
+    shutil.copytree(small_study.parent, tmp_path, dirs_exist_ok=True)
+    runs = tmp_path / "runs"
+    [first, _] = sorted(runs.glob("pretrain-*"))
+    (first / "done.json").unlink()
+    assert read_state(RunDir(first)).name == "lost"
+    again = run_sweep(tmp_path / small_study.name)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert outcome(runs) == uninterrupted
 
 
 def test_runs_whose_launcher_was_killed_are_adopted(

@@ -266,7 +266,6 @@ class Trainer:
         """Prove success; done.json is written last."""
         checkpoint.drop_optimizer(self.run)
         self.event("done")
-        self.write_state("done")
         seconds = time.monotonic() - self.started
         done = {"samples": self.samples, "attempt": self.attempt, "seconds": seconds}
         rundir.write_json(self.run.done, {**done, "loss": self.last_row["loss"]})

@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +33,16 @@ class Claim:
     process_start: float
     slurm_job: str = ""
     slurm_restart: int = 0
+
+
+def own_job(environment: Mapping[str, str] = os.environ) -> str:
+    """The id of the Slurm job a process is part of, as squeue prints it; empty outside one.
+
+    The raw id of an array's last task is that of the whole array, so tasks need both numbers.
+    """
+    if environment.get("SLURM_ARRAY_JOB_ID"):
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID", "")
 
 
 def make_claim() -> Claim:
@@ -86,7 +96,7 @@ def take(what: str, attempts: Path, heartbeat: Path, environment: dict[str, Any]
         number = numbers[-1] + 1 if numbers else 1
         temporary = attempts / f".{number}.{secrets.token_hex(4)}"
         temporary.mkdir()
-        record = {"attempt": number, "claim": asdict(mine), **environment}
+        record = {"attempt": number, "claim": asdict(mine), "job": own_job(), **environment}
         with open(temporary / "env.json", "w") as file:
             file.write(json.dumps(record, indent=1) + "\n")
             file.flush()

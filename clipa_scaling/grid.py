@@ -9,7 +9,8 @@ from typing import Any
 
 from clipa_scaling import cost
 from clipa_scaling.models import load_model
-from clipa_scaling.spec import LARGEST, RunSpec, SpecError, nearest, resolve, run_id
+from clipa_scaling.resolve import resolve
+from clipa_scaling.spec import LARGEST, RunSpec, SpecError, nearest, run_id
 from clipa_scaling.spec import settable_fields as settable
 from clipa_scaling.stage import Cell, Stage, read_fields, typed
 from clipa_scaling.yamlfile import Document

@@ -155,6 +155,7 @@ class RunState:
     reason: str = ""
     attempt: int = 0
     progress: Mapping[str, Any] | None = None
+    kind: str = ""  # of a failure: oom_gpu, oom_host, nccl, dist, diverged or error
 
 
 def read_state(run: RunDir) -> RunState:
@@ -165,14 +166,23 @@ def read_state(run: RunDir) -> RunState:
     state = read_json(run.state)
     if state is None:
         return RunState("planned")
-    name, reason = state["state"], state.get("reason", "")
+    name, reason, kind = state["state"], state.get("reason", ""), state.get("kind", "")
     if name == "running":
         last = run.last_attempt()
         if last is None or not is_alive(load_owner(last), run.state):
             if run.done.exists():  # it came and its owner left between the two looks
                 return read_state(run)
             name, reason = "lost", "its process is gone; the same command resumes it"
-    return RunState(name, state["samples"], reason, state["attempt"], state)
+            failure = None if last is None else read_failure(last)
+            if failure is not None:  # the others were killed before rank 0 could say so
+                name, reason, kind = "failed", failure["reason"], failure["kind"]
+    return RunState(name, state["samples"], reason, state["attempt"], state, kind)
+
+
+def read_failure(attempt: Path) -> dict[str, str] | None:
+    """Kind and reason of the failure of a rank other than 0, which alone writes the state."""
+    found = [read_json(path) for path in sorted(attempt.glob("failed.*.json"))]
+    return min(found, key=lambda failure: failure["time"]) if found else None
 
 
 def make_run(run: RunDir, spec: Mapping[str, Any]) -> None:

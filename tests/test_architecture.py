@@ -125,6 +125,7 @@ def test_no_path_of_one_machine() -> None:
         ("grid", "yaml", "owner: yaml belongs to nobody"),
         ("outcome", "matplotlib.figure", "owner: matplotlib belongs to figures"),
         ("plan", "submitit", "owner: submitit belongs to launch"),
+        ("train.loop", "wandb", "owner: wandb belongs to train.loggers"),
     ],
 )
 def test_a_forbidden_import_is_seen(module: str, target: str, fault: str) -> None:
@@ -139,6 +140,7 @@ def test_a_forbidden_import_is_seen(module: str, target: str, fault: str) -> Non
         ("train.loop", "clipa_scaling"),
         ("train.model", "torch"),
         ("train.pack", "rich.console"),
+        ("train.loggers", "tensorboard.summary"),
         ("yamlfile", "ruamel.yaml"),
     ],
 )

@@ -34,12 +34,14 @@ REPLACED = {
     "a home of nobody": ("train: scenes\n  pairs: 5_000", "train: ~nouser/x.tar", "looked up"),
     "a name too long": ("train: scenes\n  pairs: 5_000", f"train: /{'x' * 5000}", "looked up"),
     "a batch of all axes": (AXES, "lr: 3", "allowed: a list, e.g. [3]"),
+    "a project of three parts": (FIXED, "  lr: 1e-3\n  wandb: a/b/c", "project or entity/project"),
+    "a project that is a switch": (FIXED, "  lr: 1e-3\n  wandb: true", "a value of type str"),
     "a rule without set": ("set: {image_size: 32, image_tokens: 5}", "because: x", "unknown key"),
 }
 ADDED = {
     "brackets without end": ("x: " + "[" * 3000, ""),
     "a budget of nothing": ("budget: {gpu_hours: 0}", "0.0 is not positive and finite"),
-    "slurm that is a list": ("slurm: [a]", "got ['a']; allowed: a mapping, key: value"),
+    "slurm that is a list": ("slurm: [a]", "got ['a']; allowed: a mapping with partition"),
     "no reason": ("exclude: [{when: {seed: 0}, because: null}]", "allowed: a value of type str"),
     "one protocol twice": ("evaluate: {protocol: [common, common]}", "'common' stands twice"),
     "an unknown protocol": ("evaluate: {protocol: [papr]}", "is no protocol; nearest: paper"),

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from clipa_scaling import schema
+from clipa_scaling.resolve import resolve
 from clipa_scaling.spec import (
     RunSpec,
     SpecError,
     check_type,
     identity,
-    resolve,
     run_id,
     spec_from_json,
     spec_to_json,
@@ -58,6 +58,13 @@ def test_derived_fields_are_filled_in_and_samples_are_whole_steps() -> None:
         ({"text_tokens": 2}, "text_tokens=2 is out of range; allowed: 3 to 77"),
         ({"lr": 0.0}, "lr=0.0 is not positive; allowed: above 0"),
         ({"seed": -1}, "seed=-1 is negative; allowed: 0 or more"),
+        (
+            {"wandb": "team/"},
+            "wandb='team/' is not allowed; allowed: project or entity/project, of letters, "
+            "digits, spaces, _, - and .",
+        ),
+        ({"gpus": 3}, "gpus=3 does not divide batch_size=64; nearest below: 2"),
+        ({"gpus": 65}, "gpus=65 does not divide batch_size=64; nearest below: 64"),
         ({"warmup_samples": 2000}, "warmup_samples=2000 is more than samples; allowed: 0 to 1000"),
     ],
 )
@@ -108,6 +115,8 @@ def test_what_does_not_determine_the_weights_is_no_part_of_the_id() -> None:
         "grad_checkpointing": True,
         "eval_every_samples": 64,
         "pack": "/elsewhere",
+        "tensorboard": True,
+        "wandb": "team/demo",
     }
     beside |= {"checkpoint_every_samples": 64, "log_every_samples": 64, "eval_batch": 32}
     assert run_id(replace(spec, **beside)) == run_id(spec)

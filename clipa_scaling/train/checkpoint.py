@@ -59,16 +59,14 @@ def keep_only(run: RunDir, kept: Path) -> None:
             shutil.rmtree(folder)
 
 
-def load(run: RunDir, device: torch.device) -> Checkpoint | None:
-    """The last whole checkpoint, or None; a finished run's has no optimizer state."""
-    folder = run.last_checkpoint()
-    if folder is None:
-        return None
+def load(run: RunDir, samples: int, device: torch.device) -> Checkpoint:
+    """The checkpoint at so many samples; a finished run's has no optimizer state."""
+    folder = run.checkpoints / str(samples)
     weights = load_file(folder / WEIGHTS, device=str(device))
     state: dict[str, Any] = {"optimizer": None, "window": {}}
     if (folder / OPTIMIZER).exists():
         state = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
-    return Checkpoint(int(folder.name), weights, state["optimizer"], state["window"])
+    return Checkpoint(samples, weights, state["optimizer"], state["window"])
 
 
 def drop_optimizer(run: RunDir) -> None:

@@ -20,7 +20,7 @@ ASPECTS = (3 / 4, 4 / 3)  # of random crops, as torchvision's and the papers' co
 
 @dataclass(frozen=True)
 class Batch:
-    """One global batch and what to log of it."""
+    """One rank's rows of a global batch and what to log of them."""
 
     image_BCHW: torch.Tensor
     text_BT: torch.Tensor
@@ -31,7 +31,10 @@ class Batch:
 
 
 class Batches:
-    """The stream of batches over a pack; `at(position)` depends on nothing but its argument."""
+    """The stream of batches over a pack; `at(position)` depends on nothing but its argument.
+
+    Of `size` ranks each gets its rows of the same global batch, which does not depend on `size`.
+    """
 
     def __init__(
         self,
@@ -43,16 +46,20 @@ class Batches:
         crop_min_area: float,
         seed: int,
         window: int,
+        rank: int = 0,
+        size: int = 1,
     ):
         self.pack = pack
         self.batch_size, self.image_size, self.text_tokens = batch_size, image_size, text_tokens
         self.crop_min_area, self.seed = crop_min_area, seed
         self.order = Order(pack.part_sizes, batch_size, seed, window)
+        assert batch_size % size == 0, "the spec's rule"
+        self.rows = slice(rank * batch_size // size, (rank + 1) * batch_size // size)
 
     def at(self, position: int) -> Batch:
-        """The batch that starts after `position` samples."""
-        pictures, ids = self.pack.gather(self.order.at(position), PACKED_LENGTH)
-        sample_B = torch.arange(position, position + self.batch_size)
+        """This rank's rows of the batch that starts after `position` samples."""
+        pictures, ids = self.pack.gather(self.order.at(position)[self.rows], PACKED_LENGTH)
+        sample_B = torch.arange(position, position + self.batch_size)[self.rows]
         resized, upsampled = self.resize(pictures, sample_B)
         lengths = text_lengths(ids)
         return Batch(

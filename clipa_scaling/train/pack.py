@@ -34,10 +34,15 @@ LOSSES = ("unreadable", "no_picture")  # the second was never meant as a pair
 BAD_DATA, STOPPED = 2, 130  # exit status; the second as shells say Ctrl-C
 
 Totals = dict[str, Any]
+Share = tuple[int, int]  # which of how many: parts are dealt out in turn
+ALL: Share = (0, 1)
+LATE_SECONDS = 10.0  # assumed: what a shared file system may be late
 
 
-def pack(pack_dir: Path, workers: int) -> None:
+def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
     """Make the pack that a folder's request.json asks for, or find it made.
+
+    With a share of the parts only, the pack is whole once the last of the shares is.
 
     DataError where data is missing, torn, changed since planning, or too much of it unreadable.
     """
@@ -48,7 +53,9 @@ def pack(pack_dir: Path, workers: int) -> None:
         check_losses(head, request)
         return
     pieces = check_pieces(request)
-    parts = make_parts(pack_dir, pieces, request, workers)
+    parts = make_parts(pack_dir, pieces, request, workers, share)
+    if parts is None:
+        return
     head = make_head(parts, request)
     check_losses(head, request)
     write_json(pack_dir / "pack.json", head)
@@ -95,15 +102,17 @@ def check_pieces(request: Request) -> list[Piece]:
 
 
 def make_parts(
-    pack_dir: Path, pieces: list[Piece], request: Request, workers: int
-) -> list[Mapping[str, Any]]:
-    """Every part's json, in order, the missing parts written by a pool of processes.
+    pack_dir: Path, pieces: list[Piece], request: Request, workers: int, share: Share
+) -> list[Mapping[str, Any]] | None:
+    """Every part's json, in order, the missing parts of a share written by a pool of processes.
 
-    Called off early, with some parts missing, only where nothing at all is usable.
+    None while parts of other shares are missing. Called off early, with some parts missing, only
+    where nothing at all is usable.
     """
     found = [read_part(pack_dir, number, request) for number in range(len(pieces))]
     parts = {number: part for number, part in enumerate(found) if part is not None}
-    left = [number for number, part in enumerate(found) if part is None]
+    missing = [number for number, part in enumerate(found) if part is None]
+    left = [number for number in missing if number % share[1] == share[0]]
     usable, lost = sum(part["pairs"] for part in parts.values()), 0
     if left:
         with (
@@ -122,8 +131,20 @@ def make_parts(
                 usable += part["pairs"]
                 lost += part["unreadable"]["count"]
                 if not usable and lost >= HOPELESS:
-                    break
+                    return list(parts.values())
+    deadline = time.monotonic() + LATE_SECONDS  # of the last two to end, one must see the other's
+    while share != ALL and time.monotonic() < deadline and not all_there(pack_dir, missing):
+        time.sleep(1)
+    for number in missing:
+        found_now = parts.get(number) or read_part(pack_dir, number, request)
+        if found_now is None:
+            return None
+        parts[number] = found_now
     return [parts[number] for number in sorted(parts)]
+
+
+def all_there(pack_dir: Path, numbers: list[int]) -> bool:
+    return all(part_path(pack_dir, number, "json").exists() for number in numbers)
 
 
 @contextmanager
@@ -220,18 +241,29 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, default=cores, help="processes (default: %(default)s)"
     )
+    parser.add_argument(
+        "--share", type=read_share, default=ALL, metavar="I/N", help="only the I-th of N shares"
+    )
     options = parser.parse_args()
     for pack_dir in options.pack_dirs:
-        code = report_pack(pack_dir.resolve(), options.workers)
+        code = report_pack(pack_dir.resolve(), options.workers, options.share)
         if code:
             return code
     return 0
 
 
-def report_pack(pack_dir: Path, workers: int) -> int:
+def read_share(text: str) -> Share:
+    """`2/8`: the third of eight, counted from 0."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: I/N with I below N, such as 0/8")
+    return int(index), int(count)
+
+
+def report_pack(pack_dir: Path, workers: int, share: Share) -> int:
     """Pack one folder; what went wrong in one line on standard error, and main's exit status."""
     try:
-        pack(pack_dir, workers)
+        pack(pack_dir, workers, share)
     except DataError as error:
         request = read_json(pack_dir / "request.json") or {}
         place = request.get("place")

@@ -9,7 +9,7 @@ RESULTS := $(patsubst %/runs.parquet,%,$(wildcard results/*/runs.parquet))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all figures notebooks bench lint types clean
+.PHONY: help install demo test test-all figures notebooks bench slurm slurm-stop lint types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -46,6 +46,13 @@ notebooks: install  ## execute the notebooks in place
 bench: install  ## claims of speed, each measured: minutes, on a machine with nothing else to do
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/scenes.py
+	$(BIN)/python bench/slurm.py
+
+slurm: install  ## start a Slurm of two nodes on this machine, to try things on (root; ACCOUNTING=1 adds sacct)
+	@$(BIN)/python tools/try_slurm.py start $(if $(ACCOUNTING),--accounting)
+
+slurm-stop: install  ## end that Slurm, with its jobs
+	@$(BIN)/python tools/try_slurm.py stop
 
 lint: install  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Tests against a real Slurm, and the private cluster that they start."""

@@ -226,6 +226,14 @@ def kept_plan(plan: Plan) -> dict[str, Any]:
     }
 
 
+def removed_runs(plan: Plan, runs: Path) -> list[str]:
+    """Runs of the plan last kept that the file no longer asks for, and that were ever made."""
+    before = read_json(plan_path(plan, runs))
+    now = {row.planned.id for row in plan.rows}
+    listed = [old["run"] for old in before["runs"]] if before is not None else []
+    return [run for run in listed if run not in now and (runs / run).is_dir()]
+
+
 def changed_defaults(plan: Plan, runs: Path) -> str | None:
     """Why a launch would redo finished runs that the file asks for in the same words; or None.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from clipa_scaling.cost import DEVICES
 from clipa_scaling.grid import Grid, make_grid
+from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.source import DataError, Source, fingerprint
 from clipa_scaling.spec import EvalSet, nearest
 from clipa_scaling.yamlfile import Document, Where, load_document
@@ -39,24 +38,6 @@ class PackRequest:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a run is priced on; utilisation and price as given, else None."""
-
-    device: str = "a100-80gb"
-    utilisation: float | None = None
-    dollars_per_gpu_hour: float | None = None
-    is_chosen: bool = False
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Above either number nothing is launched; infinite where not given."""
-
-    gpu_hours: float = math.inf
-    dollars: float = math.inf
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A sweep file, read and expanded.
 
@@ -70,11 +51,14 @@ class Sweep:
     packs: tuple[PackRequest, ...]
     resources: Resources
     budget: Budget
+    slurm: Slurm
     missing: str | None
 
 
-def load_sweep(path: Path, packs: Path) -> Sweep:
+def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Sweep:
     """Read a sweep file; `packs` is the folder of packs. SweepError for any mistake in it.
+
+    max_parallel: takes the place of the file's slurm.max_parallel.
 
     Missing data is no mistake of the file: it is named in `missing`, and the runs' data
     fingerprints say so.
@@ -98,6 +82,9 @@ def load_sweep(path: Path, packs: Path) -> Sweep:
         "protocols": read_protocols(document),
     }
     resources, budget = read_resources(document)
+    slurm = read_slurm(document)
+    if max_parallel is not None:
+        slurm = replace(slurm, max_parallel=max_parallel)
     return Sweep(
         path=path,
         name=name,
@@ -106,6 +93,7 @@ def load_sweep(path: Path, packs: Path) -> Sweep:
         packs=tuple({pack.folder: pack for pack in data.requests}.values()),
         resources=resources,
         budget=budget,
+        slurm=slurm,
         missing=data.missing,
     )
 
@@ -251,40 +239,3 @@ def read_protocols(document: Document) -> tuple[str, ...]:
         if name in listed[:index]:
             raise document.error(place, f"{name!r} stands twice; remove one")
     return tuple(listed)
-
-
-def read_resources(document: Document) -> tuple[Resources, Budget]:
-    """The device and price a plan assumes, and the limits it must keep."""
-    keys = ("gpu", "utilisation", "hours")
-    body = document.check_keys(("resources",), document.values.get("resources", {}), keys)
-    device = document.check_scalar(("resources", "gpu"), body.get("gpu", "a100-80gb"), str)
-    if device not in DEVICES:
-        message = f"unknown device {device!r}; {nearest(str(device), DEVICES)}"
-        raise document.error(("resources", "gpu"), message)
-    if body.get("hours", "auto") != "auto":
-        read_positive(document, ("resources", "hours"), body)
-    document.check_mapping(("slurm",), document.values.get("slurm", {}))
-    utilisation = read_positive(document, ("resources", "utilisation"), body)
-    keys = ("gpu_hours", "dollars", "dollars_per_gpu_hour")
-    limits = document.check_keys(("budget",), document.values.get("budget", {}), keys)
-    price = read_positive(document, ("budget", "dollars_per_gpu_hour"), limits)
-    hours = read_positive(document, ("budget", "gpu_hours"), limits)
-    dollars = read_positive(document, ("budget", "dollars"), limits)
-    if dollars is not None and price is None:
-        message = "needs dollars_per_gpu_hour beside it; add the price"
-        raise document.error(("budget", "dollars"), message)
-    budget = Budget(
-        gpu_hours=math.inf if hours is None else hours,
-        dollars=math.inf if dollars is None else dollars,
-    )
-    return Resources(device, utilisation, price, "gpu" in body), budget
-
-
-def read_positive(document: Document, where: Where, body: Mapping[str, Any]) -> float | None:
-    """A positive number, or None where the key is absent."""
-    if str(where[-1]) not in body:
-        return None
-    value: float = document.check_scalar(where, body[str(where[-1])], float)
-    if not 0 < value < math.inf:
-        raise document.error(where, f"{value} is not positive and finite; allowed: above 0")
-    return value

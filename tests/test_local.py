@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from small_sweep import SMALL, run_sweep, write_small
 
 from clipa_scaling.launch.local import Display, Pool, find_slots, run_pool, visible_gpus
 from clipa_scaling.plan import make_plan
 from clipa_scaling.rundir import RunDir, RunState, make_run, write_json
 from clipa_scaling.show import clock, dollars, hours, si
+from clipa_scaling.spec import spec_to_json
 from clipa_scaling.sweepfile import load_sweep
 
 
@@ -100,3 +104,55 @@ def test_brackets_in_an_error_are_no_markup(tmp_path: Path, small_study: Path) -
         pool.end(item.id, RunState("failed", reason=reason))
     Display(Console(file=said, width=300), pool).show(None)
     assert "cannot open [/data/x]" in said.getvalue() and "[enforce fail]" in said.getvalue()
+
+
+CHILDREN = "stages: {more: {kind: finetune, parent: pretrain, set: {lr: 1e-4, samples: 64}}}\n"
+
+
+@pytest.mark.slow
+def test_children_start_when_their_parents_are_done(tmp_path: Path) -> None:
+    text = SMALL.replace("samples: 1_024", "samples: 64").replace("warmup_samples: 128", "seed: 3")
+    sweep = write_small(tmp_path, text + CHILDREN)
+    done = run_sweep(sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ends = {
+        json.loads((path.parent / "spec.json").read_text())["stage"]: path.stat().st_mtime
+        for path in sorted((tmp_path / "runs").glob("*/done.json"))
+    }
+    assert set(ends) == {"pretrain", "more"}
+    assert len(list((tmp_path / "runs").glob("*/done.json"))) == 4
+    for path in (tmp_path / "runs").glob("finetune-*"):
+        parent = tmp_path / "runs" / json.loads((path / "spec.json").read_text())["parent"]
+        started = json.loads((path / "attempts/1/env.json").read_text())["time"]
+        assert started > (parent / "done.json").stat().st_mtime
+
+
+@pytest.mark.slow
+def test_a_fault_of_all_runs_stops_the_pool(tmp_path: Path) -> None:
+    """Packs that are gone when the runs start: the first three fail alike, nothing more starts."""
+    seeds = "seeds: [0, 1, 2, 3, 4, 5]\n"
+    sweep = write_small(tmp_path, SMALL + seeds)
+    runs = tmp_path / "runs"
+    plan = make_plan(load_sweep(sweep, runs / ".packs"), runs)
+    for row in plan.rows:
+        make_run(RunDir(runs / row.planned.id), spec_to_json(row.planned.spec))
+    said = io.StringIO()
+    planned = [row.planned for row in plan.rows]
+    states = run_pool(runs, planned, find_slots(1), tmp_path / "logs", Console(file=said))
+    counts = Counter(state.name for state in states.values())
+    assert counts == {"failed": 3, "planned": 9}
+    assert "the first runs to end all failed alike" in said.getvalue()
+
+
+@pytest.mark.slow
+def test_inline_runs_one_after_another_in_this_process_and_keeps_its_output(tmp_path: Path) -> None:
+    text = SMALL.replace("samples: 1_024", "samples: 128")
+    done = run_sweep(write_small(tmp_path, text), "--cluster", "inline")
+    assert done.returncode == 0, done.stdout + done.stderr
+    owners = {
+        json.loads(path.read_text())["claim"]["pid"]
+        for path in (tmp_path / "runs").glob("pretrain-*/attempts/1/env.json")
+    }
+    assert len(owners) == 1 and len(list((tmp_path / "runs").glob("*/done.json"))) == 2
+    logs = (tmp_path / "runs").glob("pretrain-*/attempts/1/log")
+    assert all(path.read_text() == "" for path in logs)

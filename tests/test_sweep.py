@@ -265,9 +265,10 @@ def test_help_names_every_option_and_exit_code(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         command_line.main(["--help"])
     said = capsys.readouterr().out
-    options = ["plan", "json", "collect", "retry", "accept-changed", "jobs", "runs", "results"]
+    options = ["plan", "json", "collect", "status", "watch", "logs", "cancel", "cluster", "follow"]
+    options += ["only", "max-parallel", "retry", "accept-changed", "jobs", "runs", "results"]
     assert [word for word in options if f"--{word}" not in said] == []
-    assert "Exit codes: 0 done, 1 a run failed, 2 a mistake" in " ".join(said.split())
+    assert "Exit codes: 0 done or submitted, 1 a run failed, 2 a mistake" in " ".join(said.split())
 
 
 def test_every_sweep_file_of_the_project_plans(capsys: pytest.CaptureFixture[str]) -> None:

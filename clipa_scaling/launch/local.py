@@ -17,6 +17,7 @@ from rich.live import Live
 
 from clipa_scaling.claim import load_owner, signal_owner
 from clipa_scaling.grid import Planned
+from clipa_scaling.launch.retry import common_error
 from clipa_scaling.revision import take_snapshot
 from clipa_scaling.rundir import HELD, RunDir, RunState, find_snapshots, read_state
 from clipa_scaling.show import clock, count_states, live_table, plain_line
@@ -85,10 +86,27 @@ class Pool:
 
     def start_waiting(self) -> None:
         """Fill the free slots."""
-        while self.free and self.waiting and not self.stopping:
-            item, slot = self.waiting.popleft(), self.free.pop(0)
+        while self.free and not self.stopping:
+            item = next((item for item in self.waiting if self.is_due(item)), None)
+            if item is None:
+                return
+            self.waiting.remove(item)
+            slot = self.free.pop(0)
             running = read_state(RunDir(self.runs / item.id)).name == "running"
             self.working[item.id] = (None if running else self.start(item, slot), slot)
+
+    def is_due(self, item: Planned) -> bool:
+        """Whether a run's parent, if it has one, is done, and the runs before did not all die of
+        one error."""
+        parent = item.spec.parent
+        return self.common_error is None and (
+            not parent or RunDir(self.runs / parent).done.exists()
+        )
+
+    @property
+    def common_error(self) -> str | None:
+        """What the first several runs to end here all died of."""
+        return common_error(self.states[identity] for identity in self.ended)
 
     def start(self, item: Planned, slot: Slot) -> subprocess.Popen[bytes]:
         self.begun[item.id] = self.attempts(item.id)
@@ -175,17 +193,23 @@ def run_pool(
     old = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Display(console, pool) as show:
-            while pool.working or (pool.waiting and not pool.stopping):
+            pool.start_waiting()
+            while pool.working:
                 if interrupts and not pool.stopping:
                     pool.stop()
                     show("stopping: every run saves and leaves; Ctrl-C again ends them at once")
                 overdue = interrupts and time.monotonic() - interrupts[0] > STOP_SECONDS
                 if len(interrupts) > 1 or overdue:
                     pool.kill()
-                pool.start_waiting()
                 pool.look()
+                pool.start_waiting()
                 show(None)
                 time.sleep(LOOK_SECONDS)
+            if pool.waiting and pool.common_error:
+                show(
+                    "the first runs to end all failed alike, so no more are started: "
+                    f"{pool.common_error}; once mended: --retry failed"
+                )
     finally:
         pool.kill()
         for number, handler in old.items():

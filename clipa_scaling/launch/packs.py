@@ -25,10 +25,7 @@ def make_packs(requests: Sequence[PackRequest], workers: int) -> bool:
     and PackError where the packer died.
     """
     for request in requests:
-        request.folder.mkdir(parents=True, exist_ok=True)
-        asked = dataclasses.asdict(request)
-        del asked["folder"]
-        rundir.write_json(request.folder / "request.json", asked)
+        write_request(request)
     command = [sys.executable, "-m", "clipa_scaling.train.pack", "--workers", str(workers)]
     code, said = run_packer([*command, *(str(request.folder) for request in requests)])
     if code == BAD_DATA:
@@ -36,6 +33,19 @@ def make_packs(requests: Sequence[PackRequest], workers: int) -> bool:
     if code not in (0, STOPPED):
         raise PackError(f"packing ended with exit code {code}: {said}")
     return code == 0
+
+
+def write_request(request: PackRequest) -> None:
+    """Say in a pack's folder what is to be packed there."""
+    request.folder.mkdir(parents=True, exist_ok=True)
+    asked = dataclasses.asdict(request)
+    del asked["folder"]
+    rundir.write_json(request.folder / "request.json", asked)
+
+
+def is_packed(request: PackRequest) -> bool:
+    """Whether a pack says that it is finished; the packer itself also looks at its parts."""
+    return (request.folder / "pack.json").exists()
 
 
 def run_packer(command: Sequence[str]) -> tuple[int, str]:

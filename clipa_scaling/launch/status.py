@@ -81,6 +81,8 @@ def read_status(
     if task is not None and verdict == Verdict("cancelled"):
         reasons = [packing[job] for job in task[0].after if job in packing]
         verdict = replace(verdict, reason=reasons[0] if reasons else "")
+    if task is not None and verdict == Verdict("pending", "Dependency"):
+        verdict = replace(verdict, reason=f"packing first, job {', '.join(task[0].after)}")
     last = run.last_attempt() if state.name != "planned" or task else None
     log = last / "log" if last is not None else None
     if task is not None and task[1] and (last is None or not began_in(last, task[1])):

@@ -68,7 +68,7 @@ def print_logs(console: Console, sweep: Sweep, runs: Path, run: str) -> int:
         console.print(f"{chosen.planned.id}: has no log yet; it is {chosen.state}", markup=False)
         return FAILED
     lines = Path(chosen.log).read_text(errors="replace").splitlines()
-    for line in lines[-TAIL_LINES:]:
+    for line in lines[-TAIL_LINES:] or ["(nothing in it yet)"]:
         print(line)
     console.print(f"[dim]{shown(Path(chosen.log))}[/]", soft_wrap=True)
     return OK

@@ -57,9 +57,10 @@ def status() -> None:
 
 
 def stop() -> None:
+    was_running = Cluster(PLACE).is_running()
     Cluster(PLACE).stop()
     remove_place()
-    status()
+    print("ended, with its jobs" if was_running else "no Slurm of this clone runs")
 
 
 def remove_place() -> None:

@@ -88,7 +88,7 @@ def kill_tree(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def wait_until(happens: Any, process: subprocess.Popen[str], seconds: float = 120) -> bool:
+def wait_until(happens: Any, process: subprocess.Popen[str], seconds: float = 300) -> bool:
     """Poll until `happens()`; False when the process ended first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -29,7 +29,7 @@ ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
 # Below the range from which kernels serve outgoing connections, so that none takes a port of ours.
 PORTS = range(20_000, 32_000)
 LONGEST_SOCKET = 107  # bytes of a path that a socket can have
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 COMMAND_SECONDS = 60.0
 
@@ -139,7 +139,7 @@ class Cluster:
         self.run("scancel", "--user=root")
         self.wait_for(lambda: not self.run("squeue", "--noheader"))
 
-    def wait_for(self, happens: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, happens: Callable[[], bool], seconds: float = 240) -> None:
         """Return once it happens; TimeoutError with the queue if it does not."""
         end = time.monotonic() + seconds
         while not happens():

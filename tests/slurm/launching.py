@@ -77,7 +77,7 @@ class Study:
     def launch(self, *options: str, code: int = 0, **extra: str) -> str:
         """What the command prints, its errors too; it must end with the exit code `code`."""
         done = self.start(*options, **extra)
-        said, _ = done.communicate(timeout=180)
+        said, _ = done.communicate(timeout=600)
         assert done.returncode == code, f"exit {done.returncode}: {said}"
         return said
 

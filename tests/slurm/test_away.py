@@ -54,7 +54,7 @@ def test_following_while_the_controller_is_away(new_study: NewStudy) -> None:
         assert follower.poll() is None
     finally:
         study.cluster.start_controller()
-    said, _ = follower.communicate(timeout=240)
+    said, _ = follower.communicate(timeout=600)
     assert follower.returncode == 0, said
     assert said.count("Slurm does not answer, so nothing changes until it does") == 1
     assert said.count("Slurm answers again") == 1

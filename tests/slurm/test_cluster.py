@@ -85,7 +85,7 @@ def test_high_preempts_low_which_is_requeued(cluster: Cluster) -> None:
     wait_for_state(cluster, high, "COMPLETED")
     assert cluster.jobs()[low] == "PENDING"
     cluster.start_now(low)
-    cluster.wait_for(lambda: cluster.jobs()[low] == "RUNNING", seconds=20)
+    cluster.wait_for(lambda: cluster.jobs()[low] == "RUNNING", seconds=60)
 
 
 def test_the_controller_comes_back_with_its_queue(cluster: Cluster) -> None:

@@ -64,7 +64,7 @@ class Study:
         environment = os.environ | self.cluster.environment | {"CLIPA_POLL_SECONDS": "0.5"}
         done = subprocess.run(
             command(self.sweep, *options), capture_output=True, text=True, env=environment,
-            timeout=240,
+            timeout=600,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
@@ -82,7 +82,7 @@ class Study:
         [path] = self.runs.glob("pretrain-*")
         return RunDir(path)
 
-    def wait(self, happens: Callable[[], bool], seconds: float = 90) -> None:
+    def wait(self, happens: Callable[[], bool], seconds: float = 300) -> None:
         self.cluster.wait_for(happens, seconds)
 
     def wait_until_half(self) -> None:

@@ -42,7 +42,7 @@ def run(folder: Path, cluster: Cluster, gpus: int, reduction: str, *options: str
     text = SWEEP.replace("REDUCTION", reduction).replace("GPUS", str(gpus))
     sweep = write_small(folder, text.replace("TOKENS", "16" if reduction == "resize" else "7"))
     done = subprocess.run(
-        command(sweep, *options), capture_output=True, text=True, timeout=240,
+        command(sweep, *options), capture_output=True, text=True, timeout=600,
         env=os.environ | cluster.environment | {"CLIPA_POLL_SECONDS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -43,7 +43,7 @@ POINTS = {
 def launch_killed(study: Study, point: str, **extra: str) -> None:
     """Launch until it kills itself; that it gets there is part of the test."""
     killed = study.start_killed(point, **extra)
-    said, _ = killed.communicate(timeout=120)
+    said, _ = killed.communicate(timeout=400)
     assert killed.returncode == -signal.SIGKILL, f"never came to {point}: {said}"
 
 
@@ -125,7 +125,7 @@ def test_two_launches_at_once(new_study: NewStudy, tmp_path: Path) -> None:
         assert [batch.state for batch in study.batches()] == ["intent"]
     finally:
         go_on.touch()
-        first.communicate(timeout=120)
+        first.communicate(timeout=400)
     assert first.returncode == 0
     assert_all_once(study, SIX)
 

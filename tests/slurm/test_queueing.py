@@ -55,7 +55,7 @@ def test_fewer_at_once_than_there_are_arrays(new_study: NewStudy) -> None:
     assert throttles(study) == [1, 1]  # of two, and of two
     held = [job for job, (_, why) in study.queued().items() if why.startswith("JobHeld")]
     assert len(held) == 2
-    study.cluster.wait_for(lambda: study.states() == {"pending": 4, "held": 2}, seconds=10)
+    study.cluster.wait_for(lambda: study.states() == {"pending": 4, "held": 2}, seconds=60)
     study.launch()
     assert_all_once(study, names(*range(6)))
 
@@ -124,7 +124,7 @@ def test_cancelled_runs_are_taken_up_by_hand(
     study.launch()
     assert_all_once(study, names(0, 1, 2))
     any_cluster.clear()  # by scancel, behind our back
-    any_cluster.wait_for(lambda: study.states() == {"cancelled": 3}, seconds=10)
+    any_cluster.wait_for(lambda: study.states() == {"cancelled": 3}, seconds=60)
     study.launch("--only", "seed=2")
     assert study.queued_runs() == Counter(names(2))
     any_cluster.clear()

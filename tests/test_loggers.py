@@ -33,6 +33,8 @@ from clipa_scaling.rundir import (
 from clipa_scaling.spec import RunSpec, spec_to_json
 from clipa_scaling.sweepfile import load_sweep
 
+pytestmark = pytest.mark.slow
+
 LOGGED = SMALL.replace("  lr: 1e-3", "  lr: 1e-3\n  tensorboard: true\n  wandb: team/demo")
 OFFLINE = {"WANDB_MODE": "offline"}
 # Nobody answers there; the key has the form of one.
@@ -182,8 +184,6 @@ from pathlib import Path
 from clipa_scaling.rundir import RunDir, append_jsonl, read_json, write_json
 from clipa_scaling.spec import spec_from_json
 from clipa_scaling.train.loggers import Loggers
-
-pytestmark = pytest.mark.slow
 run = RunDir(Path(sys.argv[1]))
 spec = spec_from_json(read_json(run.spec))
 for attempt in (1, 2):

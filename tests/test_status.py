@@ -74,7 +74,7 @@ CASES = {
     "node": ("running", "7_0", False, ended("NODE_FAIL"), "failed node"),
     "preempted for good": ("stopped", "7_0", False, ended("PREEMPTED"), "failed preempted"),
     "cancelled": ("stopped", "7_0", False, ended("CANCELLED"), "cancelled"),
-    "done not seen yet": ("", "", False, ended("COMPLETED", time.time()), "unknown"),
+    "done not seen yet": ("", "", False, ended("COMPLETED", time.time() + 1e6), "unknown"),
     "completed undone": ("running", "7_0", False, ended("COMPLETED"), "failed killed"),
     "absent once": ("running", "7_0", True, absent(1), "unknown"),
     "absent, silent": ("running", "7_0", True, absent(2), "lost"),

@@ -40,9 +40,10 @@ def test_a_child_of_a_failed_parent_is_never_submitted(new_study: NewStudy) -> N
 
 def test_six_runs_of_two_stages_and_nothing_more(new_study: NewStudy) -> None:
     study = new_study(write_text(range(3), more=STAGES, begin="now"))
-    said = study.launch("--follow")
-    assert said.count("submitted 3 runs as array") == 2
+    study.launch("--follow")
     assert study.states() == {"done": 6}
+    submitted = [run for batch in study.batches() for run in batch.tasks]
+    assert len(submitted) == len(set(submitted)) == 6, "children as their parents end, each once"
     statuses = study.status()
     assert all(status["log"] and status["gpu_hours"] > 0 for status in statuses.values())
     done = list(study.runs.glob("*/done.json"))
@@ -50,7 +51,8 @@ def test_six_runs_of_two_stages_and_nothing_more(new_study: NewStudy) -> None:
     for _ in range(2):
         assert study.launch().startswith("nothing to do: 6 done.")
         assert study.launch("--follow").startswith("nothing to do: 6 done.")
-    assert len(study.batches()) == 2 and not study.queued()
+    assert len([run for batch in study.batches() for run in batch.tasks]) == 6
+    assert not study.queued()
 
 
 def test_a_fault_of_all_runs_stops_the_launch_and_is_shown_once(new_study: NewStudy) -> None:

@@ -158,6 +158,8 @@ def run_here(
         rundir.make_run(RunDir(runs / row.planned.id), spec_to_json(row.planned.spec))
     planned = [row.planned for row in todo]
     if inline:
+        ids = {item.id for item in planned}
+        planned = [row.planned for row in plan.rows if row.planned.id in ids]  # parents first
         for item in planned:
             launch.console.rule(item.id)
             job.run_inline(runs / item.id)

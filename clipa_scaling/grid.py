@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-from clipa_scaling import cost
+from clipa_scaling.counts import count_model
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
 from clipa_scaling.spec import LARGEST, RunSpec, SpecError, nearest, run_id
@@ -203,7 +203,7 @@ def make_relative(cell: Cell, parent: RunSpec) -> None:
 def equal_compute(values: Mapping[str, Any]) -> int:
     """The samples that spend a budget of training FLOPs at this cell's model and lengths."""
     probe = resolve({**values, "samples": values.get("batch_size", 1), "warmup_samples": 0})
-    counts = cost.count_model(
+    counts = count_model(
         load_model(probe.model),
         probe.image_tokens,
         probe.position_tokens,

@@ -56,13 +56,18 @@ def beside(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"identity": False, "meaning": meaning})
 
 
+def later(default: Any) -> Any:
+    """A field added later; under its default the ids of older runs stay what they were."""
+    return field(default=default, metadata={"legacy": default})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One stage of one configuration, fully resolved; durations are in samples.
 
     Defaults are CLIPA's pretraining recipe (arXiv:2305.07017, Appendix A, Table 5) where it names
-    a value. A field added later must carry the metadata `legacy`: the value under which the ids of
-    older runs stay what they were.
+    a value, and stock CLIP for what it builds. A field added later must carry the metadata
+    `legacy`: see `later`.
     """
 
     model: str
@@ -74,18 +79,42 @@ class RunSpec:
     kind: Kind = "pretrain"
     parent: str = ""
     text_tokens: int = 32
-    image_reduction: Literal["resize", "random"] = "resize"
-    text_reduction: Literal["truncate"] = "truncate"
+    image_reduction: Literal["resize", "random", "grid", "block"] = "resize"
+    text_reduction: Literal["truncate", "random", "block", "syntax"] = "truncate"
+    word_classes: str = later("")
     image_size: int = 0
     tokenizer: Literal["clip"] = "clip"
     vocab_size: int = 49_408
+    image_position: Literal["learned", "sincos"] = later("learned")
+    image_pool: Literal["cls", "mean", "mean_with_cls"] = later("cls")
+    ln_pre: bool = later(True)
+    ln_after_pool: bool = later(False)
+    text_causal: bool = later(True)
+    text_pool: Literal["eot", "last"] = later("eot")
+    text_pad: Literal["seen", "masked"] = later("seen")
+    logit_scale_init: float = later(0.0)
+    logit_scale_max: float = later(100.0)
+    logit_bias_init: float = later(0.0)
+    start_fingerprint: str = later("")
+    fresh_weights: tuple[str, ...] = later(())
+    image_position_change: Literal["interpolate", "recompute", "extend"] = later("interpolate")
+    text_position_change: Literal["interpolate", "extend"] = later("interpolate")
+    objective: Literal["contrastive", "siglip", "classify"] = later("contrastive")
+    class_prompts: tuple[str, ...] = later(())
     pixels: Literal["packed"] = "packed"
     store_px: int
     shuffle_shards: int = 64
     crop_min_area: float = 0.4
-    schedule: Literal["cosine"] = "cosine"
+    color_jitter: float = later(0.0)
+    color_jitter_share: float = later(0.8)
+    grayscale_share: float = later(0.0)
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup_samples: int = 0
+    decay_samples: int = later(0)
+    decay_shape: Literal["linear", "sqrt"] = later("sqrt")
     weight_decay: float = 0.2
+    weight_decay_on: Literal["matrices", "kernels"] = later("matrices")
+    grad_clip: float = later(0.0)
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
@@ -94,7 +123,12 @@ class RunSpec:
 
     stage: str = beside("pretrain", "the stage's name in the sweep file")
     gpus: int = beside(1, "devices of one run")
+    image_start: str = beside("", "the image tower's first weights: open_clip:MODEL/TAG or a file")
+    text_start: str = beside("", "the text tower's, likewise; from one source: the scale's too")
+    micro_batch: int = beside(0, "pairs a device holds at once; 0: what its memory should hold")
     grad_checkpointing: bool = beside(False, "recompute activations: less memory, one more forward")
+    compile: bool = beside(False, "torch.compile the transformers; pays on a GPU")
+    stop_diverged: bool = beside(True, "stop a run whose loss spikes or stays at chance")
     eval_every_samples: int = beside(0, "evaluate every so many samples; 0 is at the end only")
     checkpoint_every_samples: int = beside(0, "save every so many samples; 0 is every 5 minutes")
     log_every_samples: int = beside(0, "a row of metrics every so many; 0 is 40 rows a run")
@@ -103,6 +137,8 @@ class RunSpec:
     wandb: str = beside("", "W&B project, or entity/project, to log to; empty is none")
     protocols: tuple[Literal["common", "paper"], ...] = beside(("common",), "whose prompts")
     pack: str = beside("", "folder of the packed training data")
+    classes: int = beside(0, "classes of the training data, for objective: classify")
+    keep_samples: tuple[int, ...] = beside((), "checkpoints that decay stages branch off from")
     evals: tuple[EvalSet, ...] = beside((), "packed evaluation sets")
 
     @property
@@ -119,8 +155,16 @@ class RunSpec:
     def steps(self) -> int:
         return self.samples // self.batch_size
 
+    @property
+    def trained_samples(self) -> int:
+        """The run's own: a decay branch takes over what its parent has trained."""
+        return self.decay_samples if self.kind == "decay" else self.samples
 
-DERIVED = ("data_fingerprint", "parent", "stage", "store_px", "kind", "pack", "evals", "protocols")
+
+DERIVED = (
+    "data_fingerprint", "parent", "stage", "store_px", "kind", "pack", "evals", "protocols",
+    "word_classes", "start_fingerprint", "class_prompts", "classes", "keep_samples",
+)  # fmt: skip
 
 
 @cache

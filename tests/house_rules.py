@@ -18,7 +18,8 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "laws", "claim", "correct", "revision"),
-    ("spec",),
+    ("spec", "counts"),
+    ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
     ("train", "yamlfile"),
     ("stage", "resources"),

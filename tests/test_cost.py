@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from clipa_scaling.cost import DEVICES, Cost, block_flops, count_model, price
+from clipa_scaling.cost import DEVICES, Cost, price
+from clipa_scaling.counts import block_flops, count_model
 from clipa_scaling.models import SIZES, Tower, load_model
 
 BASE: dict[str, Any] = {

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from clipa_scaling.cost import image_flops, image_params, price, text_flops, text_params
+from clipa_scaling.cost import price
+from clipa_scaling.counts import image_flops, image_params, text_flops, text_params
 from clipa_scaling.models import SIZES, Model, Tower
 
 PROFILE = Path(__file__).parents[1] / "results" / "published" / "open_clip_model_profile.csv"

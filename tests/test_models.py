@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clipa_scaling.cost import image_params, text_params
+from clipa_scaling.counts import image_params, text_params
 from clipa_scaling.models import SIZES, Size, Tower, load_model
 
 # arXiv:2305.07017, Table 4: embedding, layers, width, heads of both towers, parameters in millions.

@@ -1,0 +1,44 @@
+"""What training takes of a device's memory, and the micro-batch that fits; estimates."""
+
+from __future__ import annotations
+
+from clipa_scaling.counts import Counts
+from clipa_scaling.models import Model, Tower
+
+
+def activation_bytes(tower: Tower, tokens: int, precision: str, grad_checkpointing: bool) -> float:
+    """Bytes one input leaves for the backward pass, after arXiv:2205.05198, Eq. 1.
+
+    A layer keeps 34 bytes a token and width in bf16 at MLP ratio 4 (18 + 4 x ratio), without the
+    attention matrix, which fused attention recomputes; fp32 keeps twice that. Checkpointing keeps
+    the layers' inputs and one layer.
+    """
+    layer = (18 + 4 * tower.mlp_ratio) * tokens * tower.width
+    inputs = tower.layers * 2 * tokens * tower.width
+    kept = inputs + layer if grad_checkpointing else tower.layers * layer
+    return kept * (2 if precision == "fp32" else 1)
+
+
+def estimate_memory(
+    model: Model,
+    counts: Counts,
+    tokens: tuple[int, int],
+    micro_batch: int,
+    batch_size: int,
+    precision: str,
+    grad_checkpointing: bool,
+) -> float:
+    """Bytes on one device at so many (image, text) tokens; an estimate: state, activations, loss.
+
+    State: 16 a parameter (fp32 weight, gradient, two moments), and 2 more for autocast's bf16 copy
+    of those outside the tables. Loss: logits and log-softmax of micro_batch x batch_size in fp32,
+    both directions. Left out: pixels, patch embedding, gathered features, communication buffers,
+    workspaces, fragmentation, the driver's context.
+    """
+    state = 16 * counts.total_params
+    if precision == "bf16":
+        state += 2 * counts.nonembedding_params
+    image_tokens, text_tokens = tokens
+    pair = activation_bytes(model.size.image, image_tokens + 1, precision, grad_checkpointing)
+    pair += activation_bytes(model.size.text, text_tokens, precision, grad_checkpointing)
+    return state + micro_batch * pair + 16.0 * micro_batch * batch_size

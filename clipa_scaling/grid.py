@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
 from clipa_scaling.counts import count_model
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
-from clipa_scaling.spec import LARGEST, RunSpec, SpecError, nearest, run_id
+from clipa_scaling.spec import LARGEST, RunSpec, SpecError, identity, nearest, run_id
 from clipa_scaling.spec import settable_fields as settable
 from clipa_scaling.stage import Cell, Stage, read_fields, typed
 from clipa_scaling.yamlfile import Document
 
 FIRST_STAGE = "pretrain"  # has no block of its own, so its name is its kind
+# What a child has from its parent's weights, or from its own lengths.
+NOT_INHERITED: dict[str, Any] = {
+    "image_size": 0,
+    "image_start": "",
+    "text_start": "",
+    "fresh_weights": (),
+}
 STAGE_KEYS = ("kind", "parent", "set", "axes", "zip", "rules", "exclude")
 
 
@@ -46,8 +53,11 @@ class Grid:
     warnings: tuple[str, ...]
 
 
-def make_grid(document: Document, given: Mapping[str, Any]) -> Grid:
-    """Expand a sweep file; `given` are the fields that follow from its data and evaluation.
+Given = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def make_grid(document: Document, given: Given) -> Grid:
+    """Expand a sweep file; `given` tells the fields that follow from its data and evaluation.
 
     Precedence: defaults < fixed < axes and zip < rules < stage set < stage axes < stage rules.
     Raises SweepError with the line of the key that is wrong.
@@ -123,7 +133,7 @@ def stages(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
 class Expansion:
     """Cells on their way to runs; equal identities become one run."""
 
-    def __init__(self, document: Document, given: Mapping[str, Any]):
+    def __init__(self, document: Document, given: Given):
         self.document, self.given = document, given
         self.runs: dict[str, Planned] = {}
         self.excluded: list[Excluded] = []
@@ -158,7 +168,10 @@ class Expansion:
         overlay = self.document.check_keys(set_where, body.get("set", {}), settable())
         for parent_id, parent_cell in list(self.by_stage[parent].items()):
             base = parent_cell.copy()
-            base.set("image_size", 0, set_where)
+            for name, value in NOT_INHERITED.items():
+                base.set(name, value, set_where)
+            if kind == "decay":
+                base.set("schedule", "wsd", set_where)
             for name, value in overlay.items():
                 place = (*set_where, name)
                 base.set(name, stage.read_choice(place, name, value), place)
@@ -166,15 +179,34 @@ class Expansion:
             for cell in cells:
                 make_relative(cell, self.runs[parent_id].spec)
             self.add_stage(stage, cells, {"kind": kind, "parent": parent_id})
+        if kind == "decay":
+            self.branch_off(stage)
         for lost in [cell for cell in self.excluded if cell.stage == parent]:
             reason = f"its parent is excluded: {lost.reason}"
             self.excluded.append(Excluded(stage.name, lost.values, reason))
         self.warnings += stage.unused()
 
+    def branch_off(self, stage: Stage) -> None:
+        """Check that decay runs go on as their parents do, which shall keep where they leave."""
+        for run, cell in self.by_stage[stage.name].items():
+            spec = self.runs[run].spec
+            trunk = self.runs[spec.parent]
+            try:
+                leaves = check_branch(spec, trunk.spec)
+            except SpecError as error:
+                where = cell.origin.get(error.field, stage.where)
+                raise self.document.error(where, str(error)) from None
+            kept = tuple(sorted({*trunk.spec.keep_samples, leaves}))
+            self.runs[trunk.id] = replace(trunk, spec=replace(trunk.spec, keep_samples=kept))
+
     def resolve(self, cell: Cell, extra: Mapping[str, Any]) -> Planned:
         """A cell's RunSpec; a broken rule is placed where the file set the field."""
-        values = {**self.given, **cell.values, **extra}
         try:
+            values = {**cell.values, **self.given(cell.values), **extra}
+            if values["start_fingerprint"] and "parent" not in values:
+                # Both towers' weights from elsewhere: what follows is finetuning.
+                whole = values["image_start"] and values["text_start"]
+                values["kind"] = "finetune" if whole else "pretrain"
             if isinstance(values.get("samples"), dict):
                 values["samples"] = equal_compute(values)
             spec = resolve(values)
@@ -194,10 +226,29 @@ def make_relative(cell: Cell, parent: RunSpec) -> None:
         # No samples stay none: 0 can mean "at the end only".
         least = min(1, whole)
         cell.values[name] = max(least, round(exact)) if isinstance(whole, int) else exact
-        if name == "image_tokens" and cell.values.get("image_reduction") != "random":
+        if name == "image_tokens" and cell.values.get("image_reduction", "resize") == "resize":
             side = isqrt(int(exact))
             squares = [max(1, side) ** 2, (side + 1) ** 2]
             cell.values[name] = min(squares, key=lambda square: abs(square - exact))
+
+
+def check_branch(spec: RunSpec, trunk: RunSpec) -> int:
+    """The sample at which a decay run leaves its trunk; SpecError where it cannot be its branch."""
+    if trunk.kind == "decay" or trunk.schedule == "cosine":
+        message = f"kind=decay has no steady rate to leave: its parent's is {trunk.schedule}"
+        raise SpecError("schedule", f"{message}; allowed: a parent with schedule: constant or wsd")
+    own = {"kind", "parent", "samples", "schedule", "decay_samples", "decay_shape"}
+    mine, theirs = identity(spec), identity(trunk)
+    for name in sorted((mine.keys() | theirs.keys()) - own):
+        if mine.get(name) != theirs.get(name):
+            message = f"{name} differs from the parent's, whose training a decay stage goes on with"
+            raise SpecError(name, f"{message}; leave it out")
+    leaves, last = spec.samples - spec.decay_samples, trunk.samples - trunk.decay_samples
+    if leaves > last:
+        message = f"samples={spec.samples} leave the parent at {leaves}, past its last steady {last}"
+        most = last + spec.decay_samples
+        raise SpecError("samples", f"{message}; allowed: up to {most}")
+    return leaves
 
 
 def equal_compute(values: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clipa_scaling.models import load_model
+from clipa_scaling.models import Model, Tower, load_model
 from clipa_scaling.spec import LONGEST_TEXT, SHORTEST_TEXT, RunSpec, SpecError
 
 REQUIRED = ("model", "image_tokens", "samples", "batch_size", "lr")
@@ -28,10 +28,16 @@ def resolve(values: Mapping[str, Any]) -> RunSpec:
     resolved = dict(values)
     resolved["image_size"] = check_image(values, model.patch)
     check_numbers(values)
+    check_slices(values)
     check_project(values.get("wandb", ""))
     steps = -(-values["samples"] // values["batch_size"])
     resolved["samples"] = steps * values["batch_size"]
-    return RunSpec(**resolved)
+    resolved["decay_samples"] = find_decay(resolved)
+    if values.get("image_position") == "sincos":
+        resolved.setdefault("image_position_change", "recompute")
+    spec = RunSpec(**resolved)
+    check_together(spec, model)
+    return spec
 
 
 def check_image(values: Mapping[str, Any], patch: int) -> int:
@@ -61,7 +67,11 @@ def check_image(values: Mapping[str, Any], patch: int) -> int:
 
 POSITIVE = ("samples", "batch_size", "lr", "gpus", "shuffle_shards", "epsilon", "eval_batch")
 CADENCES = ("eval_every_samples", "checkpoint_every_samples", "log_every_samples")
-NOT_NEGATIVE = ("warmup_samples", "weight_decay", "seed", *CADENCES)
+NOT_NEGATIVE = (
+    "warmup_samples", "weight_decay", "seed", "micro_batch", "decay_samples", "grad_clip",
+    "logit_scale_init", "logit_scale_max", *CADENCES,
+)  # fmt: skip
+VOCABULARIES = {"clip": 49_408}  # rows of the token embedding that a tokenizer needs
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
@@ -77,21 +87,92 @@ def check_numbers(values: Mapping[str, Any]) -> None:
         "crop_min_area": (0.01, 1.0),
         "beta1": (0.0, 0.9999),
         "beta2": (0.0, 0.99999),
-        "vocab_size": (49_408, 49_408),  # what the CLIP tokenizer has
+        "color_jitter": (0.0, 1.0),
+        "color_jitter_share": (0.0, 1.0),
+        "grayscale_share": (0.0, 1.0),
     }
     for name, (low, high) in ranges.items():
         if name in values and not low <= values[name] <= high:
             raise SpecError(
                 name, f"{name}={values[name]} is out of range; allowed: {low} to {high}"
             )
-    batch, gpus = values["batch_size"], values.get("gpus", 1)
-    if batch % gpus:
-        below = next(n for n in range(min(gpus, batch), 0, -1) if batch % n == 0)
-        message = f"gpus={gpus} does not divide batch_size={batch}; nearest below: {below}"
-        raise SpecError("gpus", message)
+    rows = VOCABULARIES[values.get("tokenizer", "clip")]
+    if values.get("vocab_size", rows) != rows:
+        message = f"vocab_size={values['vocab_size']} is out of range; allowed: {rows} to {rows}"
+        raise SpecError("vocab_size", message)
     if values.get("warmup_samples", 0) > values["samples"]:
         message = f"warmup_samples={values['warmup_samples']} is more than samples; "
         raise SpecError("warmup_samples", f"{message}allowed: 0 to {values['samples']}")
+
+
+def check_slices(values: Mapping[str, Any]) -> None:
+    """Devices and micro-batches take equal parts of the batch, or SpecError."""
+    batch, gpus = values["batch_size"], values.get("gpus", 1)
+    if batch % gpus:
+        message = f"gpus={gpus} does not divide batch_size={batch}; "
+        raise SpecError("gpus", f"{message}nearest below: {divisor_below(batch, gpus)}")
+    micro, own = values.get("micro_batch", 0), batch // gpus
+    if micro and own % micro:
+        message = f"micro_batch={micro} does not divide the {own} pairs of a device; "
+        raise SpecError("micro_batch", f"{message}nearest below: {divisor_below(own, micro)}")
+
+
+def divisor_below(whole: int, most: int) -> int:
+    return next(n for n in range(min(most, whole), 0, -1) if whole % n == 0)
+
+
+def find_decay(values: Mapping[str, Any]) -> int:
+    """The samples of wsd's decay, whole steps: a fifth unless given (arXiv:2405.18392)."""
+    batch, samples, given = values["batch_size"], values["samples"], values.get("decay_samples", 0)
+    if values.get("schedule", "cosine") != "wsd":
+        if given:
+            message = f"decay_samples={given} needs schedule=wsd; set it, or leave this out"
+            raise SpecError("decay_samples", message)
+        return 0
+    most = (samples - values.get("warmup_samples", 0)) // batch * batch
+    decay = max(batch, round((given or samples / 5) / batch) * batch)
+    if decay > most:
+        message = f"decay_samples={decay} is more than the samples behind the warm-up; "
+        raise SpecError("decay_samples", f"{message}allowed: {batch} to {most}")
+    return decay
+
+
+def check_together(spec: RunSpec, model: Model) -> None:
+    """The rules of fields that must fit each other; SpecError names the one to change."""
+    if not isinstance(model.size.image, Tower):
+        transformer = {"image_position": "learned", "image_pool": "cls", "ln_pre": True}
+        transformer |= {"image_reduction": "resize", "ln_after_pool": False}
+        for name, stock in transformer.items():
+            if getattr(spec, name) != stock:
+                message = f"{name}={getattr(spec, name)} is for ViTs, and {spec.model} is none; "
+                raise SpecError(name, f"{message}allowed: {stock}")
+    elif spec.image_position == "sincos" and model.size.image.width % 4:
+        message = f"image_position=sincos needs a width divisible by 4, not {spec.model}'s"
+        raise SpecError("image_position", f"{message}; allowed: learned")
+    if spec.image_position == "learned" and spec.image_position_change == "recompute":
+        message = "image_position_change=recompute needs image_position=sincos"
+        raise SpecError("image_position_change", f"{message}; allowed: interpolate, extend")
+    if spec.logit_bias_init and spec.objective != "siglip":
+        message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
+        raise SpecError("logit_bias_init", f"{message}; leave it out")
+    if 0 < spec.logit_scale_max < spec.logit_scale_init:
+        message = f"logit_scale_init={spec.logit_scale_init} is above logit_scale_max"
+        raise SpecError("logit_scale_init", f"{message}; allowed: up to {spec.logit_scale_max}")
+    if spec.objective == "classify":
+        check_classify(spec)
+    if spec.kind == "decay" and spec.schedule != "wsd":
+        message = f"schedule={spec.schedule} has no decay; set schedule: wsd in the decay stage"
+        raise SpecError("schedule", message)
+
+
+def check_classify(spec: RunSpec) -> None:
+    """Classification reads no captions and needs labels."""
+    if spec.text_reduction != "truncate":
+        message = f"text_reduction={spec.text_reduction} is for captions; class prompts are short: "
+        raise SpecError("text_reduction", f"{message}set truncate beside objective: classify")
+    if not spec.class_prompts:
+        message = "objective=classify needs labelled pictures; add data.labelled: {path: ...}"
+        raise SpecError("objective", message)
 
 
 def check_project(name: str) -> None:

@@ -68,7 +68,7 @@ SPEC = _table(
     ("logit_scale_max", "Float64", "", "Largest logit scale", "0 is no limit"),
     ("logit_bias_init", "Float64", "", "First logit bias", "siglip's; 0 is -10"),
     ("start_fingerprint", "string", "", "First weights", "of image_start and text_start; or empty"),
-    ("fresh_weights", "string", "", "Fresh weights", "may be missing, other or unexpected at start"),
+    ("fresh_weights", "string", "", "Fresh weights", "what may not fit the weights started from"),
     ("image_position_change", "string", "", "Image positions at a new length", "interpolate, "
      "recompute or extend"),
     ("text_position_change", "string", "", "Text positions at a new length", "interpolate or "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SCENES_VERSION = 2  # of the generated data set; a change of one pixel or word is a new version
+SCENES_CLASSES = 256  # of their main objects: textures x colours x shapes
 SHARD_ENDINGS = (".tar", ".tgz", ".tar.gz")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 BRACES = re.compile(r"\{([^{}]*)\}")

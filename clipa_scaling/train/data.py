@@ -13,7 +13,8 @@ from clipa_scaling.train.keyed import keyed_uniform, make_key
 from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD
 from clipa_scaling.train.order import Order
 from clipa_scaling.train.packed import Pack
-from clipa_scaling.train.tokenize import PACKED_LENGTH, cut_ids, text_lengths
+from clipa_scaling.train.reduce import reduce_ids
+from clipa_scaling.train.tokenize import PACKED_LENGTH, text_lengths
 
 ASPECTS = (3 / 4, 4 / 3)  # of random crops, as torchvision's and the papers' code
 
@@ -46,30 +47,43 @@ class Batches:
         crop_min_area: float,
         seed: int,
         window: int,
+        text_reduction: str = "truncate",
+        word_classes: str = "",
         rank: int = 0,
         size: int = 1,
     ):
         self.pack = pack
         self.batch_size, self.image_size, self.text_tokens = batch_size, image_size, text_tokens
         self.crop_min_area, self.seed = crop_min_area, seed
+        self.text_reduction, self.tagger = text_reduction, ""
+        if text_reduction == "syntax":
+            pack.check_classes(word_classes)
+            self.tagger = word_classes
         self.order = Order(pack.part_sizes, batch_size, seed, window)
         assert batch_size % size == 0, "the spec's rule"
         self.rows = slice(rank * batch_size // size, (rank + 1) * batch_size // size)
 
     def at(self, position: int) -> Batch:
         """This rank's rows of the batch that starts after `position` samples."""
-        pictures, ids = self.pack.gather(self.order.at(position)[self.rows], PACKED_LENGTH)
+        index = self.order.at(position)[self.rows]
+        pictures, ids = self.pack.gather(index, PACKED_LENGTH)
         sample_B = torch.arange(position, position + self.batch_size)[self.rows]
         resized, upsampled = self.resize(pictures, sample_B)
         lengths = text_lengths(ids)
         return Batch(
             image_BCHW=normalise(resized),
-            text_BT=torch.from_numpy(cut_ids(ids, self.text_tokens)),
+            text_BT=self.reduce(index, ids, sample_B),
             sample_B=sample_B,
             text_real=float(np.minimum(lengths, self.text_tokens).mean()),
             text_truncated=float((lengths > self.text_tokens).mean()),
             upsampled=upsampled,
         )
+
+    def reduce(self, index: np.ndarray, ids: np.ndarray, sample_B: torch.Tensor) -> torch.Tensor:
+        """(B, T) int64 of packed ids, words dropped as `text_reduction` says."""
+        classes = self.pack.gather_classes(index, self.tagger) if self.tagger else None
+        kept = reduce_ids(ids, self.text_tokens, self.text_reduction, self.seed, sample_B, classes)
+        return torch.from_numpy(kept)
 
     def resize(self, pictures: np.ndarray, sample_B: torch.Tensor) -> tuple[np.ndarray, float]:
         """(B, S, S, 3) uint8 random crops and the share of them that had to be enlarged."""

@@ -53,7 +53,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return Pack.open(folder / "pack")
 
 
-def make_batches(pack: Pack, size: int = PX, min_area: float = 1.0, **more: int) -> Batches:
+def make_batches(pack: Pack, size: int = PX, min_area: float = 1.0, **more: Any) -> Batches:
     options = {"batch_size": 8, "text_tokens": 12, "seed": 0, "window": 2, **more}
     return Batches(pack, image_size=size, crop_min_area=min_area, **options)
 

@@ -10,7 +10,8 @@ import torch
 from clipa_scaling.train.order import Order
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.pictures import crop_boxes, cut_on_host, resize_all
-from clipa_scaling.train.tokenize import PACKED_LENGTH, cut_ids, text_lengths
+from clipa_scaling.train.reduce import reduce_ids
+from clipa_scaling.train.tokenize import PACKED_LENGTH, text_lengths
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,18 @@ class Batches:
         crop_min_area: float,
         seed: int,
         window: int,
+        text_reduction: str = "truncate",
+        word_classes: str = "",
         rank: int = 0,
         size: int = 1,
         on_device: bool = False,
     ):
-        self.pack = pack
+        self.pack, self.seed = pack, seed
         self.batch_size, self.text_tokens = batch_size, text_tokens
+        self.text_reduction, self.tagger = text_reduction, ""
+        if text_reduction == "syntax":
+            pack.check_classes(word_classes)
+            self.tagger = word_classes
         self.crops = Crops(image_size, crop_min_area, seed, on_device)
         self.order = Order(pack.part_sizes, batch_size, seed, window)
         assert batch_size % size == 0, "the spec's rule"
@@ -90,16 +97,23 @@ class Batches:
 
     def at(self, position: int) -> Batch:
         """This rank's rows of the batch that starts after `position` samples."""
-        pictures, ids = self.pack.gather(self.order.at(position)[self.rows], PACKED_LENGTH)
+        index = self.order.at(position)[self.rows]
+        pictures, ids = self.pack.gather(index, PACKED_LENGTH)
         sample_B = torch.arange(position, position + self.batch_size)[self.rows]
         picture_BHWC, box_B4, upsampled = self.crops.of(pictures, sample_B)
         lengths = text_lengths(ids)
         return Batch(
             picture_BHWC=picture_BHWC,
-            text_BT=torch.from_numpy(cut_ids(ids, self.text_tokens)),
+            text_BT=self.reduce(index, ids, sample_B),
             sample_B=sample_B,
             text_real=float(np.minimum(lengths, self.text_tokens).mean()),
             text_truncated=float((lengths > self.text_tokens).mean()),
             upsampled=upsampled,
             box_B4=box_B4,
         )
+
+    def reduce(self, index: np.ndarray, ids: np.ndarray, sample_B: torch.Tensor) -> torch.Tensor:
+        """(B, T) int64 of packed ids, words dropped as `text_reduction` says."""
+        classes = self.pack.gather_classes(index, self.tagger) if self.tagger else None
+        kept = reduce_ids(ids, self.text_tokens, self.text_reduction, self.seed, sample_B, classes)
+        return torch.from_numpy(kept)

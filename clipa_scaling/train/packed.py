@@ -11,6 +11,7 @@ import numpy as np
 
 from clipa_scaling.rundir import read_json
 from clipa_scaling.source import DataError
+from clipa_scaling.taggers import classes_mark
 from clipa_scaling.train.tokenize import PACKED_LENGTH, cut_ids
 
 ARRAYS = ("pixels", "ids", "owner")
@@ -18,9 +19,14 @@ OPEN_FILES = 384  # each memory map holds a file open, and 1,024 is a usual limi
 
 
 def part_path(folder: Path, number: int, what: str) -> Path:
-    """The file of a part: an array `pixels`, `ids` or `owner`, or its `json`, written last."""
+    """The file of a part: an array `pixels`, `ids`, `owner` or of classes, or its `json`."""
     ending = "json" if what == "json" else f"{what}.npy"
     return folder / f"{number:05d}.{ending}"
+
+
+def classes_of(tagger: str) -> str:
+    """What a part calls its word classes by one tagger; several may lie side by side."""
+    return f"classes-{tagger}"
 
 
 class Pack:
@@ -62,6 +68,25 @@ class Pack:
             rows = np.searchsorted(self._array(part, "owner"), local)  # owners rise: the first
             ids[where] = self._array(part, "ids")[rows]
         return self._gather_pictures(index), cut_ids(ids, tokens)
+
+    def gather_classes(self, index: np.ndarray, tagger: str) -> np.ndarray:
+        """(B, 77) uint8 of the same captions: 0 no word, else its class by this tagger.
+
+        1 noun, 2 adjective, 3 verb, 4 other.
+        """
+        classes = np.empty((len(index), PACKED_LENGTH), np.uint8)
+        for part, where, local in self._by_part(index):
+            rows = np.searchsorted(self._array(part, "owner"), local)
+            classes[where] = self._array(part, classes_of(tagger))[rows]
+        return classes
+
+    def check_classes(self, tagger: str) -> None:
+        """DataError where the words are not, or not all, classed by this tagger."""
+        if not (self.folder / classes_mark(tagger)).exists():
+            raise DataError(
+                f"{self.folder}: has no word classes by {tagger!r}; launch the sweep again, which "
+                "makes them from the packed captions"
+            )
 
     def pictures(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, px, px, 3) uint8, in the pack's order."""

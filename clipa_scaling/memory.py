@@ -5,6 +5,8 @@ from __future__ import annotations
 from clipa_scaling.counts import Counts
 from clipa_scaling.models import Model, Tower
 
+FILLED = 0.8  # of a device's memory, assumed: what the estimate leaves out needs the rest
+
 
 def activation_bytes(tower: Tower, tokens: int, precision: str, grad_checkpointing: bool) -> float:
     """Bytes one input leaves for the backward pass, after arXiv:2205.05198, Eq. 1.
@@ -27,12 +29,14 @@ def estimate_memory(
     batch_size: int,
     precision: str,
     grad_checkpointing: bool,
+    loss_rows: int | None = None,
 ) -> float:
     """Bytes on one device at so many (image, text) tokens; an estimate: state, activations, loss.
 
     State: 16 a parameter (fp32 weight, gradient, two moments), and 2 more for autocast's bf16 copy
-    of those outside the tables. Loss: logits and log-softmax of micro_batch x batch_size in fp32,
-    both directions. Left out: pixels, patch embedding, gathered features, communication buffers,
+    of those outside the tables. Loss: logits and log-softmax of loss_rows x batch_size in fp32,
+    both directions; the rows are a device's share of the batch, or micro_batch where that is all of
+    it (None). Left out: pixels, patch embedding, gathered features, communication buffers,
     workspaces, fragmentation, the driver's context.
     """
     state = 16 * counts.total_params
@@ -41,4 +45,37 @@ def estimate_memory(
     image_tokens, text_tokens = tokens
     pair = activation_bytes(model.size.image, image_tokens + 1, precision, grad_checkpointing)
     pair += activation_bytes(model.size.text, text_tokens, precision, grad_checkpointing)
-    return state + micro_batch * pair + 16.0 * micro_batch * batch_size
+    rows = micro_batch if loss_rows is None else loss_rows
+    return state + micro_batch * pair + 16.0 * rows * batch_size
+
+
+def fit_micro_batch(
+    model: Model,
+    counts: Counts,
+    tokens: tuple[int, int],
+    share: int,
+    batch_size: int,
+    precision: str,
+    grad_checkpointing: bool,
+    memory_bytes: float,
+) -> int:
+    """The most pairs at once, a divisor of a device's share of the batch, that should fit.
+
+    Fit: the estimate is at most FILLED of the device's memory. 1 where none does, which may still
+    work, since what is filled leaves room; price the run to see its estimate.
+    """
+    for micro_batch in range(share, 1, -1):
+        if share % micro_batch == 0:
+            needed = estimate_memory(
+                model,
+                counts,
+                tokens,
+                micro_batch,
+                batch_size,
+                precision,
+                grad_checkpointing,
+                loss_rows=share,
+            )
+            if needed <= FILLED * memory_bytes:
+                return micro_batch
+    return 1

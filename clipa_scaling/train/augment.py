@@ -65,7 +65,8 @@ def blend(image_BCHW: torch.Tensor, other: torch.Tensor, factor_B: torch.Tensor)
 def make_gray(image_BCHW: torch.Tensor) -> torch.Tensor:
     """(B, 1, H, W)."""
     red, green, blue = image_BCHW.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    gray: torch.Tensor = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return gray
 
 
 def scale_brightness(image_BCHW: torch.Tensor, factor_B: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import open_clip
 import torch
 
-from clipa_scaling.train.pictures import normalise, resize_all
 from clipa_scaling.train.model import make_unit, token_counter
 from clipa_scaling.train.packed import Pack
+from clipa_scaling.train.pictures import normalise, resize_all
 from clipa_scaling.train.tokenize import cut_ids
 
 

@@ -17,8 +17,8 @@ from clipa_scaling.train.tokenize import cut_ids, encode_texts, text_lengths
 class LabelledBatches:
     """The stream of labelled batches; of a rank's texts and pictures each is its share.
 
-    Same order and crops as of pairs. `piece`: texts a rank encodes at once; shares are padded with
-    the first classes to whole pieces, so that all are equal. `classes` counts them without.
+    Same order and crops as of pairs. Shares of texts are padded with the first classes, so that all
+    are equal; over the ranks they stand in the classes' order, the padding last.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LabelledBatches:
         """This rank's rows of the batch after `position` samples, and its share of the prompts."""
         index = self.order.at(position)[self.rows]
         sample_B = torch.arange(position, position + self.batch_size)[self.rows]
-        pictures = self.pack._gather_pictures(index)
+        pictures = self.pack.gather_pictures(index)
         picture_BHWC, box_B4, upsampled = self.crops.of(pictures, sample_B)
         ids = self.prompts_at(position)
         lengths = text_lengths(ids)  # of all classes, hence the same on every rank

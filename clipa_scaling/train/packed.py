@@ -67,7 +67,7 @@ class Pack:
         for part, where, local in self._by_part(index):
             rows = np.searchsorted(self._array(part, "owner"), local)  # owners rise: the first
             ids[where] = self._array(part, "ids")[rows]
-        return self._gather_pictures(index), cut_ids(ids, tokens)
+        return self.gather_pictures(index), cut_ids(ids, tokens)
 
     def gather_classes(self, index: np.ndarray, tagger: str) -> np.ndarray:
         """(B, 77) uint8 of the same captions: 0 no word, else its class by this tagger.
@@ -90,7 +90,7 @@ class Pack:
 
     def pictures(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, px, px, 3) uint8, in the pack's order."""
-        return self._gather_pictures(np.arange(start, stop))
+        return self.gather_pictures(np.arange(start, stop))
 
     def texts(self, tokens: int) -> np.ndarray:
         """(M, tokens) int64 ids of every caption, cut with the end token last."""
@@ -111,7 +111,8 @@ class Pack:
         names = (read_json(part_path(self.folder, p, "json"))["labels"] for p in self._used_parts())
         return np.array([number[name] for part in names for name in part], np.int64)
 
-    def _gather_pictures(self, index: np.ndarray) -> np.ndarray:
+    def gather_pictures(self, index: np.ndarray) -> np.ndarray:
+        """(B, px, px, 3) uint8."""
         out = np.empty((len(index), self.px, self.px, 3), np.uint8)
         for part, where, local in self._by_part(index):
             out[where] = self._array(part, "pixels")[local]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from clipa_scaling.train.augment import Augment
 from clipa_scaling.train.keyed import keyed_uniform, make_key
 from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD
 
@@ -81,9 +82,7 @@ def cut_on_device(picture_BHWC: torch.Tensor, box_B4: torch.Tensor, size: int) -
     return (row_BSH[:, None] @ image_BCHS).round_().clamp_(0, 255)
 
 
-def axis_weights(
-    start_B: torch.Tensor, length_B: torch.Tensor, px: int, size: int
-) -> torch.Tensor:
+def axis_weights(start_B: torch.Tensor, length_B: torch.Tensor, px: int, size: int) -> torch.Tensor:
     """(B, size, px) float32: how much of each of px pixels is in each of the resized ones.
 
     By area where the axis shrinks, and where it stays, which copies; bicubic where it grows.
@@ -114,6 +113,28 @@ def cubic_kernel(distance: torch.Tensor) -> torch.Tensor:
 
 
 # To what a tower reads
+
+
+def show(
+    picture_BHWC: torch.Tensor,
+    box_B4: torch.Tensor | None,
+    sample_B: torch.Tensor,
+    size: int,
+    augment: Augment,
+) -> torch.Tensor:
+    """(B, 3, size, size) float32: cut out where there are boxes, recoloured, normalised.
+
+    On the device of the pictures, which are uint8 until here.
+    """
+    if box_B4 is None and not augment.is_on:
+        return normalise(picture_BHWC)
+    if box_B4 is None:
+        image_BCHW = picture_BHWC.permute(0, 3, 1, 2).to(torch.float32)
+    else:
+        image_BCHW = cut_on_device(picture_BHWC, box_B4, size)
+    if not augment.is_on:
+        return standardise(image_BCHW, white=255)
+    return standardise(augment(image_BCHW / 255, sample_B), white=1)
 
 
 def normalise(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:

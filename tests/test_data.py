@@ -78,7 +78,7 @@ def test_crops_are_cut_from_the_pictures_of_their_captions(pairs: Pack, size: in
         crop = resize_one(make_picture(PX, PX, number)[y : y + h, x : x + w], size)
         assert np.array_equal(batch.picture_BHWC[row], crop)
     ahead = make_batches(pairs, size, 0.4, text_tokens=77, seed=5, on_device=True).at(16)
-    assert np.array_equal(ahead.box_B4, boxes)
+    assert ahead.box_B4 is not None and np.array_equal(ahead.box_B4, boxes)
     assert ahead.upsampled == batch.upsampled
     whole = np.stack([make_picture(PX, PX, number) for number in numbers_of(batch)])
     assert np.array_equal(ahead.picture_BHWC, whole), "the device cuts them"

@@ -101,6 +101,9 @@ def test_a_pack_of_captions_is_refused(tmp_path: Path) -> None:
 
 
 def test_labelled_pictures_are_learnt(pack: Pack) -> None:
-    spec = make_spec(pack, "classify", lr=2e-3, warmup_samples=0, samples=32 * 30)
-    losses = take_steps(spec, steps=30).losses
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+    plain = {"image_reduction": "resize", "image_size": 0, "image_tokens": 16, "model": "T32/4"}
+    colours = {"color_jitter": 0.0, "grayscale_share": 0.0, "crop_min_area": 1.0}
+    rates = {"lr": 2e-3, "warmup_samples": 50 * 32, "samples": 400 * 32, "text_tokens": 12}
+    spec = make_spec(pack, "classify", **plain, **colours, **rates)
+    losses = take_steps(spec, steps=90).losses
+    assert np.mean(losses[-5:]) < 0.75 * np.log(len(pack.class_names))

@@ -4,24 +4,29 @@ Chance is the loss of a model that tells nothing apart (`chance_loss`). Two rule
 reads a row of the warm-up:
 
 stuck: past the warm-up, past a fifth of the samples and 200 steps, no row so far was below 0.98 of
-chance. Assumed: models that learn at all were measured below 0.9 of it by then (tests/test_watch).
+chance. Assumed: runs of committed studies are below 0.9 of it by then.
 
-spiking: some row was at most half of chance, and now three in a row, all past the warm-up, lie more
-than half the way from the lowest row back to chance. Assumed, with room: rows of a single step of
-32 pairs, the noisiest that are used, were measured to rise by a fifth of that way at most, and
-those of committed studies by a twentieth. One row, or two, are no verdict: runs recover.
+spiking: the level, the lowest mean of five rows in a row, has been at most half of chance, and now
+three rows in a row, all past the warm-up, lie more than half the way from the level back to chance.
+Half is assumed, with room: of the noisiest rows, single steps at lr 2e-3 to 5e-3, three in a row
+were measured to rise by 0.25 of that way with batches of 32 and 0.46 of 8 (1,200 steps each). One
+row, or two, are no verdict: runs recover.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 STUCK_ABOVE = 0.98  # of chance
 STUCK_SHARE = 0.2  # of the samples, before which nothing is called stuck
 STUCK_STEPS = 200
 LEARNT_BELOW = 0.5  # of chance: what has come so far can spike
-SPIKE_ABOVE = 0.5  # of the way from the lowest loss to chance
+LEVEL_ROWS = 5  # the lowest of many noisy rows says little of the level
+SPIKE_ABOVE = 0.5  # of the way from the level to chance
 SPIKE_ROWS = 3
 
 CHANCE_NAMES = {
@@ -50,7 +55,8 @@ def judge(
     if not rows or rows[-1]["samples"] <= warmup:
         return None
     samples, loss = rows[-1]["samples"], rows[-1]["loss"]
-    lowest = min(row["loss"] for row in rows)
+    losses = np.array([row["loss"] for row in rows])
+    lowest = losses.min()
     at_chance = f"{CHANCE_NAMES[objective]} = {chance:.4g}"
     late = samples > STUCK_SHARE * total and samples >= STUCK_STEPS * batch_size
     if late and lowest > STUCK_ABOVE * chance:
@@ -60,18 +66,25 @@ def judge(
             "stop_diverged: false",
             samples,
         )
-    last = rows[-SPIKE_ROWS:]
-    limit = lowest + SPIKE_ABOVE * (chance - lowest)
-    spikes = all(row["loss"] > limit and row["samples"] > warmup for row in last)
-    if lowest <= LEARNT_BELOW * chance and spikes:  # the lowest row is none of these
+    level = find_level(losses[:-SPIKE_ROWS])
+    limit = level + SPIKE_ABOVE * (chance - level)
+    spikes = all(row["loss"] > limit and row["samples"] > warmup for row in rows[-SPIKE_ROWS:])
+    if level <= LEARNT_BELOW * chance and spikes:
         good_until = rows[-SPIKE_ROWS - 1]["samples"]
         return Verdict(
-            f"loss spiked after sample {good_until}: from {lowest:.4g} to {loss:.4g} at sample "
+            f"loss spiked after sample {good_until}: from {level:.4g} to {loss:.4g} at sample "
             f"{samples}, chance is {at_chance}; lower lr, set grad_clip, lengthen warmup_samples, "
             "or set stop_diverged: false",
             good_until,
         )
     return None
+
+
+def find_level(losses: np.ndarray) -> float:
+    """The lowest mean of LEVEL_ROWS in a row; infinite of fewer."""
+    if len(losses) < LEVEL_ROWS:
+        return math.inf
+    return float(np.convolve(losses, np.ones(LEVEL_ROWS) / LEVEL_ROWS, "valid").min())
 
 
 def tell(verdict: Verdict, checkpoint: int | None) -> str:

@@ -25,18 +25,21 @@ B = 32
 CHANCE = math.log(B)
 
 
-def rows_of(losses: Sequence[float], every: int = B) -> list[dict[str, Any]]:
+def rows_of(losses: Sequence[float] | np.ndarray, every: int = B) -> list[dict[str, Any]]:
     return [{"samples": (n + 1) * every, "loss": loss} for n, loss in enumerate(losses)]
 
 
 def first_verdict(
-    losses: Sequence[float], objective: str = "contrastive", chance: float = CHANCE,
-    batch_size: int = B, warmup: int = 0, every: int = B,
-) -> tuple[int, Verdict] | None:  # fmt: skip
+    losses: Sequence[float] | np.ndarray,
+    objective: str = "contrastive",
+    chance: float = CHANCE,
+    warmup: int = 0,
+    every: int = B,
+) -> tuple[int, Verdict] | None:
     """After how many rows a run is stopped, and why; as a run sees them, one more at a time."""
     rows = rows_of(losses, every)
     for count in range(1, len(rows) + 1):
-        verdict = judge(rows[:count], objective, chance, batch_size, warmup, len(rows) * every)
+        verdict = judge(rows[:count], objective, chance, B, warmup, len(rows) * every)
         if verdict:
             return count, verdict
     return None
@@ -173,7 +176,7 @@ def why(run: RunDir) -> str:
 
 
 def test_a_run_that_cannot_learn_is_stopped_as_stuck(pack: Pack, tmp_path: Path) -> None:
-    changes = {"lr": 1e-12, "samples": 900 * B, "checkpoint_every_samples": 100 * B}
+    changes: dict[str, Any] = {"lr": 1e-12, "samples": 900 * B, "checkpoint_every_samples": 100 * B}
     run = plan_run(tmp_path / "stuck", pack, logit_scale_init=1.0, **changes)
     assert work(run) == (DIVERGED, None)
     reason = why(run)
@@ -185,7 +188,12 @@ def test_a_run_that_cannot_learn_is_stopped_as_stuck(pack: Pack, tmp_path: Path)
 
 
 def test_an_absurd_rate_is_stopped(pack: Pack, tmp_path: Path) -> None:
-    changes = {"lr": 1e4, "samples": 400 * B, "warmup_samples": 0, "schedule": "constant"}
+    changes: dict[str, Any] = {
+        "lr": 1e4,
+        "samples": 400 * B,
+        "warmup_samples": 0,
+        "schedule": "constant",
+    }
     run = plan_run(tmp_path / "absurd", pack, **changes)
     assert work(run) == (DIVERGED, None)
     assert "lr" in why(run)
@@ -193,7 +201,7 @@ def test_an_absurd_rate_is_stopped(pack: Pack, tmp_path: Path) -> None:
 
 
 def test_who_asks_for_it_is_not_stopped(pack: Pack, tmp_path: Path) -> None:
-    changes = {"lr": 1e-12, "samples": 220 * B, "checkpoint_every_samples": 0}
+    changes: dict[str, Any] = {"lr": 1e-12, "samples": 220 * B, "checkpoint_every_samples": 0}
     run = plan_run(tmp_path / "stuck", pack, stop_diverged=False, **changes)
     assert work(run) == (DONE, None)
     assert read_jsonl(run.metrics)[-1]["loss"] > 0.98 * CHANCE

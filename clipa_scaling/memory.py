@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipa_scaling.counts import Counts
-from clipa_scaling.models import Model, Tower
+from clipa_scaling.counts import Counts, stage_sides
+from clipa_scaling.models import ConvNet, Model, Tower
 
 FILLED = 0.8  # of a device's memory, assumed: what the estimate leaves out needs the rest
 
@@ -19,6 +19,33 @@ def activation_bytes(tower: Tower, tokens: int, precision: str, grad_checkpointi
     inputs = tower.layers * 2 * tokens * tower.width
     kept = inputs + layer if grad_checkpointing else tower.layers * layer
     return kept * (2 if precision == "fp32" else 1)
+
+
+def conv_bytes(net: ConvNet, image_tokens: int, precision: str, grad_checkpointing: bool) -> float:
+    """Bytes one image leaves for the backward pass in a ConvNeXt.
+
+    A layer keeps the inputs of its two norms' sides, MLP and scale: 8 + 4 x ratio bytes a position
+    and width in bf16, fp32 twice that; a reduction keeps what its norm and its convolution see.
+    """
+    areas = [side**2 for side in stage_sides(image_tokens)]
+    stages = list(zip(areas, net.depths, net.widths, strict=True))
+    each = 8 + 4 * net.mlp_ratio
+    edges = sum(4 * area * width for area, width in zip(areas, net.widths, strict=True))
+    if grad_checkpointing:
+        inputs = sum(2 * area * depth * width for area, depth, width in stages)
+        kept = edges + inputs + max(each * area * width for area, _, width in stages)
+    else:
+        kept = edges + sum(each * area * depth * width for area, depth, width in stages)
+    return kept * (2 if precision == "fp32" else 1)
+
+
+def image_bytes(
+    image: Tower | ConvNet, image_tokens: int, precision: str, grad_checkpointing: bool
+) -> float:
+    """Bytes one image leaves for the backward pass, a ViT's CLS in."""
+    if isinstance(image, ConvNet):
+        return conv_bytes(image, image_tokens, precision, grad_checkpointing)
+    return activation_bytes(image, image_tokens + 1, precision, grad_checkpointing)
 
 
 def estimate_memory(
@@ -43,7 +70,7 @@ def estimate_memory(
     if precision == "bf16":
         state += 2 * counts.nonembedding_params
     image_tokens, text_tokens = tokens
-    pair = activation_bytes(model.size.image, image_tokens + 1, precision, grad_checkpointing)
+    pair = image_bytes(model.size.image, image_tokens, precision, grad_checkpointing)
     pair += activation_bytes(model.size.text, text_tokens, precision, grad_checkpointing)
     rows = micro_batch if loss_rows is None else loss_rows
     return state + micro_batch * pair + 16.0 * rows * batch_size

@@ -21,7 +21,7 @@ from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
 from clipa_scaling.source import Source
 from clipa_scaling.spec import RunSpec, spec_from_json, spec_to_json
-from clipa_scaling.train.model import make_model
+from clipa_scaling.train.model import build_of, make_model
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.step import Step
 from clipa_scaling.train.world import World
@@ -52,17 +52,17 @@ def make_spec(pack: Pack, objective: str, **changes: Any) -> RunSpec:
     """A tiny run with masks, crops and changed colours."""
     data = {"data_fingerprint": pack.fingerprint, "pack": str(pack.folder)}
     prompts = {"class_prompts": PROMPTS} if objective == "classify" else {}
-    kind = {"objective": objective, **data, **prompts}
+    # A temperature and bias under which all parts of the loss matter.
+    first = {"logit_scale_init": 1 / 0.07, "logit_bias_init": -3.0 if objective == "siglip" else 0}
+    kind = {"objective": objective, **data, **prompts, **first}
     return resolve({**TINY, **MASKED, **COLOURS, **kind, **changes})
 
 
 def build(spec: RunSpec) -> open_clip.CLIP:
-    """The spec's model, its temperature and bias such that all of the loss's parts matter."""
+    """The spec's model."""
     size = load_model(spec.model)
-    model = make_model(size, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed)
-    if spec.objective == "siglip":
-        model.logit_bias = torch.nn.Parameter(torch.tensor(-3.0))
-    return model
+    sizes = spec.image_size, spec.text_tokens, spec.vocab_size
+    return make_model(size, *sizes, spec.seed, build_of(spec))
 
 
 def take_steps(spec: RunSpec, world: World = ALONE, steps: int = 1) -> Values:

@@ -27,7 +27,9 @@ from step_values import (
 from torch._dynamo.utils import counters
 
 from clipa_scaling.models import load_model
-from clipa_scaling.spec import RunSpec
+from clipa_scaling.rundir import DONE, RunDir, make_run, read_jsonl
+from clipa_scaling.spec import RunSpec, spec_to_json
+from clipa_scaling.train.loop import work
 from clipa_scaling.train.model import make_config
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.pictures import normalise
@@ -176,6 +178,21 @@ def test_two_processes_step_as_one(packs: dict[str, Pack], tmp_path: Path) -> No
 
 
 # What else a spec may ask for
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_each_objective_is_trained_to_its_end(
+    packs: dict[str, Pack], objective: str, tmp_path: Path
+) -> None:
+    run, ends = RunDir(tmp_path), {"samples": 4 * 32, "schedule": "wsd", "decay_samples": 64}
+    spec = spec_of(packs, objective, micro_batch=16, warmup_samples=32, **ends)
+    make_run(run, spec_to_json(spec))
+    assert work(run) == (DONE, None)
+    rows = read_jsonl(run.metrics)
+    assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3 * (1 - 0.5**0.5)])
+    want = take_steps(spec, steps=4)
+    assert [row["loss"] for row in rows] == want.losses
+    assert {row["image_tokens_seen"] for row in rows} == {5}
 
 
 def test_clipping_limits_what_the_optimizer_sees(packs: dict[str, Pack]) -> None:

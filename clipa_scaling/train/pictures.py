@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -147,6 +148,13 @@ def normalise(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 def standardise(image_BCHW: torch.Tensor, white: int) -> torch.Tensor:
     """In place, pixels of [0, white] by CLIP's mean and deviation (arXiv:2103.00020)."""
-    mean = white * torch.tensor(IMAGE_MEAN, device=image_BCHW.device).view(1, 3, 1, 1)
-    deviation = white * torch.tensor(IMAGE_STD, device=image_BCHW.device).view(1, 3, 1, 1)
+    mean, deviation = colour_statistics(white, image_BCHW.device)
     return image_BCHW.sub_(mean).div_(deviation)
+
+
+@cache  # sent to a device once: making a tensor there waits for it
+def colour_statistics(white: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 3, 1, 1) mean and deviation."""
+    mean = white * torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
+    deviation = white * torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+    return mean.to(device), deviation.to(device)

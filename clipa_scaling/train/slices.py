@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
-from clipa_scaling.train.encode import Encoded
+
+class Encoded(NamedTuple):
+    """Features of some inputs, and the tokens of each, read off the tensor."""
+
+    features_BE: torch.Tensor
+    tokens: int
+
 
 Encode = Callable[[slice], Encoded]
 

@@ -17,7 +17,6 @@ from clipa_scaling.spec import RunSpec
 from clipa_scaling.train import optim
 from clipa_scaling.train.augment import Augment
 from clipa_scaling.train.data import Batch, Batches
-from clipa_scaling.train.encode import Encoded, encode_image, encode_text
 from clipa_scaling.train.gradients import Gradients
 from clipa_scaling.train.labelled import LabelledBatches
 from clipa_scaling.train.loss import (
@@ -26,9 +25,10 @@ from clipa_scaling.train.loss import (
     local_contrastive,
     local_siglip,
 )
+from clipa_scaling.train.model import encode_image, encode_text, layers_of, make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.pictures import show
-from clipa_scaling.train.slices import SlicedFeatures
+from clipa_scaling.train.slices import Encoded, SlicedFeatures
 from clipa_scaling.train.tokens import keep_patches
 from clipa_scaling.train.world import World
 
@@ -112,7 +112,7 @@ class Step:
             return local_siglip(image_bE, text_cE, scale, self.model.logit_bias, self.world)
         if self.spec.objective == "classify":
             assert batch.label_B is not None, "batches are labelled"
-            label_b, classes = batch.label_B.to(self.device), len(self.batches.pack.class_names)
+            label_b, classes = self.world.send(batch.label_B), len(self.batches.pack.class_names)
             return local_classify(image_bE, text_cE, scale, label_b, classes, self.world)
         return local_contrastive(image_bE, text_cE, scale, self.world)
 
@@ -122,9 +122,9 @@ class Step:
     def encode_image(self, batch: Batch, rows: slice) -> Encoded:
         """Features of some of the batch's pictures, patches reduced before they are embedded."""
         spec = self.spec
-        sample_B = batch.sample_B[rows].to(self.device)
-        box_B4 = None if batch.box_B4 is None else batch.box_B4[rows].to(self.device)
-        picture_BHWC = batch.picture_BHWC[rows].to(self.device)
+        sample_B = self.world.send(batch.sample_B[rows])
+        box_B4 = None if batch.box_B4 is None else self.world.send(batch.box_B4[rows])
+        picture_BHWC = self.world.send(batch.picture_BHWC[rows])
         image_BCHW = show(picture_BHWC, box_B4, sample_B, spec.image_size, self.augment)
         kept_BK = None
         if spec.image_reduction != "resize":
@@ -133,13 +133,15 @@ class Step:
                 spec.image_reduction, self.seed, sample_B, side, spec.image_tokens
             )
         with self.autocast():
-            return encode_image(self.model, image_BCHW, kept_BK)
+            image_BE, tokens = encode_image(self.model, image_BCHW, kept_BK)
+            return Encoded(make_unit(image_BE), tokens)
 
     def encode_text(self, batch: Batch, rows: slice) -> Encoded:
         """Features of some of the batch's texts."""
-        text_BT = batch.text_BT[rows].to(self.device)
+        text_BT = self.world.send(batch.text_BT[rows])
         with self.autocast():
-            return encode_text(self.model, text_BT)
+            text_BE, tokens = encode_text(self.model, text_BT)
+            return Encoded(make_unit(text_BE), tokens)
 
     def autocast(self) -> torch.autocast:
         enabled = self.spec.precision == "bf16"
@@ -175,7 +177,16 @@ def choose_micro_batch(spec: RunSpec, world: World) -> int:
     tokens = spec.image_tokens, spec.text_tokens
     return fit_micro_batch(
         model,
-        count_model(model, tokens[0], spec.position_tokens, tokens[1], spec.vocab_size),
+        count_model(
+            model,
+            tokens[0],
+            spec.position_tokens,
+            tokens[1],
+            spec.vocab_size,
+            spec.ln_pre,
+            spec.image_position == "learned",
+            spec.objective == "siglip",
+        ),
         tokens,
         spec.batch_size // world.size,
         spec.batch_size,
@@ -186,13 +197,13 @@ def choose_micro_batch(spec: RunSpec, world: World) -> int:
 
 
 def compile_training(model: open_clip.CLIP) -> None:
-    """Compile both transformers in place, for training alone; weights keep their names.
+    """Compile both towers' layers in place, for training alone; weights keep their names.
 
-    Their `forward`, not the modules: hooks that count tokens stay outside, and evaluation, whose
-    batches differ in size, stays eager instead of compiling for each of them.
+    Their `forward`, not the modules: hooks stay outside, and evaluation, whose batches differ in
+    size, stays eager instead of compiling for each of them.
     """
-    for transformer in (model.visual.transformer, model.transformer):
-        transformer.forward = choose_forward(transformer)
+    for layers in layers_of(model):
+        layers.forward = choose_forward(layers)
 
 
 def choose_forward(module: torch.nn.Module) -> Callable[..., torch.Tensor]:

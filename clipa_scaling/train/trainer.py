@@ -14,7 +14,7 @@ from clipa_scaling.train.ending import Diverged
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.finetune import load_parent
-from clipa_scaling.train.model import make_model
+from clipa_scaling.train.model import build_of, make_model
 from clipa_scaling.train.record import Record
 from clipa_scaling.train.step import Step, Taken
 from clipa_scaling.train.stopping import Meetings, StopFlag
@@ -37,7 +37,7 @@ class Trainer:
         self.device = world.device
         model = load_model(spec.model)
         self.model = make_model(
-            model, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed
+            model, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed, build_of(spec)
         ).to(self.device)
         self.model.set_grad_checkpointing(spec.grad_checkpointing)
         self.stepper = Step(spec, self.model, world, spec.seed)

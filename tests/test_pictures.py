@@ -150,7 +150,7 @@ def test_the_device_cuts_as_opencv_does(px: int, size: int) -> None:
     pictures = np.stack([make_picture(px, px, seed) for seed in range(32)])
     boxes = crop_boxes(0, torch.arange(32), px, 0.4)
     levels = difference(pictures, boxes, size)
-    assert levels.max() <= 1 and levels.mean() < 0.06
+    assert levels.max() <= 1 and levels.mean() < 0.1
     whole = np.tile(np.array([0, 0, px, px]), (32, 1))
     assert difference(pictures, whole, size).max() <= 1
 

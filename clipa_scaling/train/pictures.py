@@ -72,7 +72,7 @@ def cut_on_device(picture_BHWC: torch.Tensor, box_B4: torch.Tensor, size: int) -
     """(B, 3, size, size) float32 of whole grey levels: `cut_on_host` but for rounding.
 
     OpenCV rounds between its two steps and has cubic weights of 11 bits: measured, one level in one
-    value of 3,000, and in one of 20 where crops grow along one side and shrink along the other.
+    value of 3,000, and in one of 16 where crops grow along one side and shrink along the other.
     """
     height, width = picture_BHWC.shape[1:3]
     x_B, y_B, width_B, height_B = box_B4.unbind(dim=1)

@@ -21,6 +21,7 @@ LAYERS = (
     ("spec", "counts"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
+    ("taggers",),
     ("train", "yamlfile"),
     ("stage", "resources"),
     ("grid",),
@@ -52,6 +53,8 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "submitit": ("launch",),
     "tensorboard": ("train.loggers",),
     "wandb": ("train.loggers",),
+    "textblob": ("train.tagging",),
+    "nltk": ("train.tagging",),
     "scipy": ("cells", "fit", "inverse", "advise"),
 }
 

@@ -67,7 +67,12 @@ def write_shards(folder: Path, shards: int, pairs: int, px: int = 48) -> str:
 
 
 def write_request(
-    folder: Path, source: Source, px: int, needs: str = "captions", max_unreadable: float = 0.01
+    folder: Path,
+    source: Source,
+    px: int,
+    needs: str = "captions",
+    max_unreadable: float = 0.01,
+    **more: str,
 ) -> Path:
     """A pack folder with the request.json that a launcher writes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +82,7 @@ def write_request(
         "needs": needs,
         "max_unreadable": max_unreadable,
         "fingerprint": fingerprint(source, px),
+        **more,
     }
     write_json(folder / "request.json", request)
     return folder

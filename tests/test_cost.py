@@ -57,6 +57,16 @@ def test_parameters_add_up() -> None:
     assert cost.total_params == cost.image_params + cost.text_params + 1
     assert cost.nonembedding_params == cost.total_params - tables
     assert cost.checkpoint_bytes == 12 * cost.total_params
+    net = make_cost("ConvNeXt-B/16", position_tokens=49)
+    assert net.nonembedding_params == net.total_params - (49_408 + 16) * 512
+    counts = [
+        count_model(load_model("B/16"), 49, 196, 16, 49_408, **change)
+        for change in ({}, {"learned_position": False}, {"logit_bias": True})
+    ]
+    plain, fixed, biased = counts
+    assert plain.total_params - fixed.total_params == 197 * 768
+    assert plain.nonembedding_params == fixed.nonembedding_params
+    assert biased.total_params == plain.total_params + 1
     assert make_cost(ln_pre=False).total_params == cost.total_params - 2 * 768
 
 
@@ -88,7 +98,9 @@ def make_rising() -> Iterator[tuple[str, list[Cost]]]:
     ):
         yield name, [make_cost("B/16", **{name: value}) for value in values]
     sizes = ["T32", "T48", "T64", "T96", "T128", "S", "B", "L", "H", "G"]
-    assert sorted(sizes) == sorted(SIZES)
+    nets = ["ConvNeXt-A", "ConvNeXt-T", "ConvNeXt-B"]
+    assert sorted([*sizes, *nets]) == sorted(SIZES)
+    yield "net", [make_cost(f"{net}/16", position_tokens=49) for net in nets]
     yield "size", [make_cost(f"{size}/16") for size in sizes]
 
 
@@ -188,6 +200,14 @@ def test_the_assumed_utilisation_gives_the_published_hours_to_a_third(
             {"text_tokens": 0},
             "price: image_tokens=49 text_tokens=0 vocab_size=49408 has a count below 1; "
             "allowed: at least 1 each",
+        ),
+        (
+            {"model": "ConvNeXt-T/16", "position_tokens": 196},
+            "price: image_tokens=49 of 196 cannot be masked in a ConvNeXt; allowed: resize",
+        ),
+        (
+            {"model": "ConvNeXt-T/16", "image_tokens": 1, "position_tokens": 1},
+            "ConvNeXt: image_tokens=1 is no grid it can halve; allowed: a square from 4 on",
         ),
         (
             {"gpus": 0},

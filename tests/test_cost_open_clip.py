@@ -13,7 +13,8 @@ import pytest
 
 from clipa_scaling.cost import price
 from clipa_scaling.counts import image_flops, image_params, text_flops, text_params
-from clipa_scaling.models import SIZES, Model, Tower
+from clipa_scaling.memory import image_bytes
+from clipa_scaling.models import SIZES, ConvNet, Model, Tower
 
 PROFILE = Path(__file__).parents[1] / "results" / "published" / "open_clip_model_profile.csv"
 
@@ -64,6 +65,43 @@ def test_all_native_rows_of_open_clips_profile_are_reproduced() -> None:
                 assert value == pytest.approx(printed, rel=0, abs=0.01), (row["model"], column)
             checked += 1
     assert checked == 35
+
+
+@pytest.mark.parametrize(("name", "size"), [("tiny", "T"), ("base", "B")])
+def test_the_convnext_rows_of_open_clips_profile_are_reproduced(name: str, size: str) -> None:
+    """Its convnext_tiny embeds in 1,024 with B/16's text tower, so images alone can be compared."""
+    rows = {row["model"]: row for row in csv.DictReader(PROFILE.read_text().splitlines())}
+    row, image = rows[f"convnext_{name}"], SIZES[f"ConvNeXt-{size}"].image
+    embed = int(row["embed_dim"])
+    assert image_flops(image, 16, embed, 196) / 1e9 == pytest.approx(
+        float(row["image_gflops"]), rel=0, abs=0.01
+    )
+    assert image_params(image, 16, embed, 196) / 1e6 == pytest.approx(
+        float(row["image_mparams"]), rel=0, abs=0.01
+    )
+
+
+def make_conv_net(size: str, embed: int) -> Any:
+    """open_clip's own tower, without the weights' memory."""
+    torch, open_clip = pytest.importorskip("torch"), pytest.importorskip("open_clip")
+    image = SIZES[size].image
+    assert isinstance(image, ConvNet)
+    with torch.device("meta"):
+        return open_clip.timm_model.TimmModel(image.timm_name, embed, pool="")
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 6, 7, 10, 14])
+@pytest.mark.parametrize("size", ["ConvNeXt-A", "ConvNeXt-T", "ConvNeXt-B"])
+def test_a_convnext_of_any_size_matches_open_clip_exactly(size: str, side: int) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    visual, image = make_conv_net(size, 96), SIZES[size].image
+    count = sum(value.numel() for value in visual.parameters())
+    assert count == image_params(image, 16, 96, side**2)
+    with FlopCounterMode(display=False) as counter:
+        visual(torch.zeros(1, 3, 16 * side, 16 * side, device="meta"))
+    assert counter.get_total_flops() == image_flops(image, 16, 96, side**2)
 
 
 def test_the_published_copy_names_its_source_in_every_row() -> None:
@@ -146,7 +184,7 @@ def test_any_length_matches_open_clip_exactly(
         ({"no_ln_pre": True}, {"ln_pre": False}),
         ({"ls_init_value": 1e-4}, {"layer_scale": True}),
         ({"pool_type": "avg", "final_ln_after_pool": True}, {}),
-        ({"pos_embed_type": "sin_cos_2d"}, {}),
+        ({"pos_embed_type": "sin_cos_2d"}, {"learned_position": False}),
     ],
     ids=["no_ln_pre", "layer_scale", "mean pooling", "sine codes"],
 )
@@ -155,16 +193,15 @@ def test_variants_of_the_image_tower_match_open_clip(
 ) -> None:
     small = SMALL[0]
     model = make_open_clip(small, side=4, text_tokens=8, **vision)
-    count = sum(value.numel() for value in model.visual.parameters())
+    learned = (value for value in model.visual.parameters() if value.requires_grad)
+    count = sum(value.numel() for value in learned)
     assert count == image_params(small[0], small[3], small[2], 16, **flags)
 
 
-def test_estimated_activations_are_what_autograd_keeps() -> None:
-    """In fp32, everything but the state: distinct storages autograd saves, parameters excepted."""
+def measure_kept(model: Any, *given: Any) -> int:
+    """Bytes that autograd keeps of one forward: distinct storages, parameters excepted."""
     torch = pytest.importorskip("torch")
-    image, text, patch, vocab, pairs = Tower(4, 128, 4), Tower(3, 128, 4), 8, 500, 32
-    open_clip = make_open_clip((image, text, 128, patch, vocab), side=7, text_tokens=16).train()
-    ours = {value.untyped_storage().data_ptr() for value in open_clip.parameters()}
+    ours = {value.untyped_storage().data_ptr() for value in model.parameters()}
     kept: list[Any] = []
 
     def keep(tensor: Any) -> Any:
@@ -172,13 +209,24 @@ def test_estimated_activations_are_what_autograd_keeps() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        given = (torch.zeros(pairs, 3, 56, 56), torch.ones(pairs, 16, dtype=torch.long))
-        images, texts, scale = open_clip(*given)
-        logits, right = scale * images @ texts.T, torch.arange(pairs)
-        entropy = torch.nn.functional.cross_entropy
-        (entropy(logits, right) + entropy(logits.T, right)).backward()
+        features = model(*given)
+        if not isinstance(features, torch.Tensor):
+            images, texts, scale = features
+            logits, right = scale * images @ texts.T, torch.arange(len(images))
+            entropy = torch.nn.functional.cross_entropy
+            features = entropy(logits, right) + entropy(logits.T, right)
+        features.sum().backward()
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in kept}
-    measured = sum(size for place, size in storages.items() if place not in ours)
+    return sum(size for place, size in storages.items() if place not in ours)
+
+
+def test_estimated_activations_are_what_autograd_keeps() -> None:
+    """In fp32, everything but the state."""
+    torch = pytest.importorskip("torch")
+    image, text, patch, vocab, pairs = Tower(4, 128, 4), Tower(3, 128, 4), 8, 500, 32
+    open_clip = make_open_clip((image, text, 128, patch, vocab), side=7, text_tokens=16).train()
+    given = (torch.zeros(pairs, 3, 56, 56), torch.ones(pairs, 16, dtype=torch.long))
+    measured = measure_kept(open_clip, *given)
 
     model = Model(replace(SIZES["T128"], image=image, text=text), patch)
     cost = price(
@@ -195,3 +243,18 @@ def test_estimated_activations_are_what_autograd_keeps() -> None:
         gpus=1,
     )
     assert cost.memory_bytes - 16 * cost.total_params == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("side", [4, 7])
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
+def test_estimated_activations_of_a_convnext_are_too(side: int, grad_checkpointing: bool) -> None:
+    torch, open_clip = pytest.importorskip("torch"), pytest.importorskip("open_clip")
+    image = SIZES["ConvNeXt-A"].image
+    visual = open_clip.timm_model.TimmModel("convnext_atto", 64, pool="")
+    visual.set_grad_checkpointing(grad_checkpointing)
+    measured = measure_kept(visual, torch.zeros(1, 3, 16 * side, 16 * side))
+    estimate = image_bytes(image, side**2, "fp32", grad_checkpointing)
+    if not grad_checkpointing:
+        assert estimate == pytest.approx(measured, rel=0.1)
+    else:  # the layer that is recomputed comes later, in the backward pass
+        assert measured < estimate < image_bytes(image, side**2, "fp32", False)

@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from known_model import Known, encode_image, encode_text
 from make_data import encode, write_request, write_shards, write_tar
 from open_clip.tokenizer import SimpleTokenizer
 
@@ -24,7 +25,7 @@ from clipa_scaling.train import evaluate, features
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.loss import contrastive_loss
-from clipa_scaling.train.model import IMAGE_MEAN, IMAGE_STD, make_model, make_unit
+from clipa_scaling.train.model import make_model, make_unit
 from clipa_scaling.train.pack import check_pieces, load_request, make_head
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import write_part
@@ -42,36 +43,10 @@ Task = Literal["classify", "retrieve"]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-class Known(torch.nn.Module):
-    """Where a CLIP stands, with given features; the colour of a picture says its number.
-
-    step: what the place in the batch adds to a text's features.
-    """
-
-    image_NE: torch.Tensor
-    text_ME: torch.Tensor
-
-    def __init__(
-        self, image_NE: torch.Tensor, texts: list[str], text_ME: torch.Tensor, step: float = 0.0
-    ):
-        super().__init__()
-        self.register_buffer("image_NE", image_NE)
-        self.register_buffer("text_ME", text_ME)
-        ids = TOKENIZE(texts, SETTING.text_tokens).tolist()
-        self.places = {tuple(row): place for place, row in enumerate(ids)}
-        self.step, self.logit_scale = step, torch.tensor(2.0)
-        self.visual = torch.nn.ModuleDict({"transformer": torch.nn.Identity()})
-
-    def encode_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        assert not self.training and not torch.is_grad_enabled()
-        self.visual["transformer"](image_BCHW)
-        red_B = (image_BCHW[:, 0, 0, 0] * IMAGE_STD[0] + IMAGE_MEAN[0]) * 255
-        return self.image_NE[red_B.round().long()]
-
-    def encode_text(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        places = torch.tensor([self.places[tuple(row)] for row in ids_BT.tolist()])
-        place_B1 = torch.arange(len(places), device=ids_BT.device)[:, None]
-        return self.text_ME[places] + self.step * place_B1
+@pytest.fixture(autouse=True)
+def let_known_models_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "encode_image", encode_image)
+    monkeypatch.setattr(features, "encode_text", encode_text)
 
 
 def make_set(folder: Path, task: Task, where: str, px: int, *prompts: str) -> EvalSet:

@@ -9,9 +9,9 @@ import numpy as np
 import open_clip
 import torch
 
-from clipa_scaling.train.data import normalise, resize_all
-from clipa_scaling.train.model import make_unit, token_counter
+from clipa_scaling.train.model import encode_image, encode_text, make_unit
 from clipa_scaling.train.packed import Pack
+from clipa_scaling.train.pictures import normalise, resize_all
 from clipa_scaling.train.tokenize import cut_ids
 
 
@@ -39,18 +39,18 @@ class Setting:
 
 def encode_images(model: open_clip.CLIP, pack: Pack, setting: Setting) -> tuple[torch.Tensor, int]:
     """(N, E) unit features of every picture, and the token count read off the tensor."""
-    features = []
-    with token_counter(model.visual.transformer) as lengths:
-        for start in range(0, pack.count, setting.batch):
-            setting.go_on()
-            stop = min(start + setting.batch, pack.count)
-            pictures = resize_all(pack.pictures(start, stop), setting.image_size)
-            image = normalise(pictures).to(setting.device)
-            with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
-                image_BE = model.encode_image(image)
-            features.append(make_unit(image_BE))
-    assert len(set(lengths)) == 1, "every picture makes as many tokens"
-    return torch.cat(features), lengths[0] - 1
+    features, lengths = [], set()
+    for start in range(0, pack.count, setting.batch):
+        setting.go_on()
+        stop = min(start + setting.batch, pack.count)
+        pictures = resize_all(pack.pictures(start, stop), setting.image_size)
+        image = normalise(pictures).to(setting.device)
+        with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
+            image_BE, length = encode_image(model, image, None)
+        features.append(make_unit(image_BE))
+        lengths.add(length)
+    [image_tokens] = lengths  # every picture makes as many
+    return torch.cat(features), image_tokens
 
 
 def encode_ids(model: open_clip.CLIP, ids: np.ndarray, setting: Setting) -> torch.Tensor:
@@ -64,6 +64,6 @@ def encode_ids(model: open_clip.CLIP, ids: np.ndarray, setting: Setting) -> torc
     for part in torch.from_numpy(unique).split(setting.batch):
         setting.go_on()
         with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
-            text_BE = model.encode_text(part.to(setting.device))
+            text_BE, _ = encode_text(model, part.to(setting.device))
         features.append(make_unit(text_BE))
     return torch.cat(features)[torch.from_numpy(place_M.reshape(-1)).to(setting.device)]

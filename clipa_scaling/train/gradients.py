@@ -20,6 +20,7 @@ class Gradients:
     def __init__(self, model: torch.nn.Module, world: World):
         self.world = world
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.norm_before: torch.Tensor | None = None
         self.buffer: torch.Tensor | None = None
         if world.size > 1:
             self.buffer = self.lay_out()
@@ -46,7 +47,14 @@ class Gradients:
         if self.buffer is not None:
             self.world.average(self.buffer)
 
+    def clip(self, largest: float) -> None:
+        """Shrink the full gradient to a norm of at most `largest`, on the device; 0 leaves it."""
+        if largest:
+            self.norm_before = torch.nn.utils.clip_grad_norm_(self.parameters, largest)
+
     def norm(self) -> float:
-        """Of the full gradient; it waits for the device."""
+        """Of the full gradient, before any clipping; it waits for the device."""
+        if self.norm_before is not None:
+            return float(self.norm_before)
         squares = [p.grad.square().sum() for p in self.parameters if p.grad is not None]
         return float(torch.stack(squares).sum().sqrt())

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,8 +24,9 @@ from typing import Any
 
 from clipa_scaling.rundir import read_json, write_json
 from clipa_scaling.source import DataError, Source, fingerprint
-from clipa_scaling.train.packed import ARRAYS, part_path
-from clipa_scaling.train.part import LISTED, read_part, write_part
+from clipa_scaling.taggers import classes_mark
+from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
+from clipa_scaling.train.part import LISTED, read_classed, write_part
 from clipa_scaling.train.pieces import Piece, Request, list_pieces
 from clipa_scaling.train.progress import show_progress
 
@@ -44,21 +45,29 @@ def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
 
     With a share of the parts only, the pack is whole once the last of the shares is.
 
+    A finished pack may be asked for word classes later, and is not otherwise touched by that.
+
     DataError where data is missing, torn, changed since planning, or too much of it unreadable.
     """
     started = time.time()
     request = load_request(pack_dir)
     head = read_json(pack_dir / "pack.json")
-    if head is not None and is_whole(pack_dir, head, request):
+    is_packed = head is not None and is_whole(pack_dir, head, request)
+    if is_packed and is_classed(pack_dir, head, request):
         check_losses(head, request)
         return
-    pieces = check_pieces(request)
+    pieces = [None] * len(head["parts"]) if is_packed else check_pieces(request)
     parts = make_parts(pack_dir, pieces, request, workers, share)
     if parts is None:
         return
-    head = make_head(parts, request)
+    if not is_packed:
+        head = make_head(parts, request)
     check_losses(head, request)
-    write_json(pack_dir / "pack.json", head)
+    if request.tagger:
+        mark = {"tagger": request.tagger, "parts": len(parts)}
+        write_json(pack_dir / classes_mark(request.tagger), mark)
+    if not is_packed:
+        write_json(pack_dir / "pack.json", head)
     remove_remains(pack_dir, started)
 
 
@@ -73,6 +82,7 @@ def load_request(pack_dir: Path) -> Request:
         needs=values["needs"],
         max_unreadable=values["max_unreadable"],
         fingerprint=values["fingerprint"],
+        tagger=values.get("tagger", ""),
     )
 
 
@@ -82,6 +92,15 @@ def is_whole(pack_dir: Path, head: Mapping[str, Any], request: Request) -> bool:
     parts = range(len(head["parts"]))
     wanted = {part_path(pack_dir, n, what).name for n in parts for what in (*ARRAYS, "json")}
     return head["fingerprint"] == request.fingerprint and wanted <= there
+
+
+def is_classed(pack_dir: Path, head: Mapping[str, Any], request: Request) -> bool:
+    """Whether the word classes asked for, if any, are all there."""
+    if not request.tagger:
+        return True
+    what, parts = classes_of(request.tagger), range(len(head["parts"]))
+    wanted = {part_path(pack_dir, number, what).name for number in parts}
+    return wanted | {classes_mark(request.tagger)} <= {*os.listdir(pack_dir)}
 
 
 def check_pieces(request: Request) -> list[Piece]:
@@ -102,14 +121,14 @@ def check_pieces(request: Request) -> list[Piece]:
 
 
 def make_parts(
-    pack_dir: Path, pieces: list[Piece], request: Request, workers: int, share: Share
+    pack_dir: Path, pieces: Sequence[Piece | None], request: Request, workers: int, share: Share
 ) -> list[Mapping[str, Any]] | None:
     """Every part's json, in order, the missing parts of a share written by a pool of processes.
 
     None while parts of other shares are missing. Called off early, with some parts missing, only
     where nothing at all is usable.
     """
-    found = [read_part(pack_dir, number, request) for number in range(len(pieces))]
+    found = [read_classed(pack_dir, number, request) for number in range(len(pieces))]
     parts = {number: part for number, part in enumerate(found) if part is not None}
     missing = [number for number, part in enumerate(found) if part is None]
     left = [number for number in missing if number % share[1] == share[0]]
@@ -133,18 +152,21 @@ def make_parts(
                 if not usable and lost >= HOPELESS:
                     return list(parts.values())
     deadline = time.monotonic() + LATE_SECONDS  # of the last two to end, one must see the other's
-    while share != ALL and time.monotonic() < deadline and not all_there(pack_dir, missing):
+    while (
+        share != ALL and time.monotonic() < deadline and not all_there(pack_dir, missing, request)
+    ):
         time.sleep(1)
     for number in missing:
-        found_now = parts.get(number) or read_part(pack_dir, number, request)
+        found_now = parts.get(number) or read_classed(pack_dir, number, request)
         if found_now is None:
             return None
         parts[number] = found_now
     return [parts[number] for number in sorted(parts)]
 
 
-def all_there(pack_dir: Path, numbers: list[int]) -> bool:
-    return all(part_path(pack_dir, number, "json").exists() for number in numbers)
+def all_there(pack_dir: Path, numbers: list[int], request: Request) -> bool:
+    whats = ("json", classes_of(request.tagger)) if request.tagger else ("json",)
+    return all(part_path(pack_dir, n, what).exists() for n in numbers for what in whats)
 
 
 @contextmanager

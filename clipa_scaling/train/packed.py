@@ -11,6 +11,7 @@ import numpy as np
 
 from clipa_scaling.rundir import read_json
 from clipa_scaling.source import DataError
+from clipa_scaling.taggers import classes_mark
 from clipa_scaling.train.tokenize import PACKED_LENGTH, cut_ids
 
 ARRAYS = ("pixels", "ids", "owner")
@@ -18,9 +19,14 @@ OPEN_FILES = 384  # each memory map holds a file open, and 1,024 is a usual limi
 
 
 def part_path(folder: Path, number: int, what: str) -> Path:
-    """The file of a part: an array `pixels`, `ids` or `owner`, or its `json`, written last."""
+    """The file of a part: an array `pixels`, `ids`, `owner` or of classes, or its `json`."""
     ending = "json" if what == "json" else f"{what}.npy"
     return folder / f"{number:05d}.{ending}"
+
+
+def classes_of(tagger: str) -> str:
+    """What a part calls its word classes by one tagger; several may lie side by side."""
+    return f"classes-{tagger}"
 
 
 class Pack:
@@ -61,11 +67,30 @@ class Pack:
         for part, where, local in self._by_part(index):
             rows = np.searchsorted(self._array(part, "owner"), local)  # owners rise: the first
             ids[where] = self._array(part, "ids")[rows]
-        return self._gather_pictures(index), cut_ids(ids, tokens)
+        return self.gather_pictures(index), cut_ids(ids, tokens)
+
+    def gather_classes(self, index: np.ndarray, tagger: str) -> np.ndarray:
+        """(B, 77) uint8 of the same captions: 0 no word, else its class by this tagger.
+
+        1 noun, 2 adjective, 3 verb, 4 other.
+        """
+        classes = np.empty((len(index), PACKED_LENGTH), np.uint8)
+        for part, where, local in self._by_part(index):
+            rows = np.searchsorted(self._array(part, "owner"), local)
+            classes[where] = self._array(part, classes_of(tagger))[rows]
+        return classes
+
+    def check_classes(self, tagger: str) -> None:
+        """DataError where the words are not, or not all, classed by this tagger."""
+        if not (self.folder / classes_mark(tagger)).exists():
+            raise DataError(
+                f"{self.folder}: has no word classes by {tagger!r}; launch the sweep again, which "
+                "makes them from the packed captions"
+            )
 
     def pictures(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, px, px, 3) uint8, in the pack's order."""
-        return self._gather_pictures(np.arange(start, stop))
+        return self.gather_pictures(np.arange(start, stop))
 
     def texts(self, tokens: int) -> np.ndarray:
         """(M, tokens) int64 ids of every caption, cut with the end token last."""
@@ -86,7 +111,8 @@ class Pack:
         names = (read_json(part_path(self.folder, p, "json"))["labels"] for p in self._used_parts())
         return np.array([number[name] for part in names for name in part], np.int64)
 
-    def _gather_pictures(self, index: np.ndarray) -> np.ndarray:
+    def gather_pictures(self, index: np.ndarray) -> np.ndarray:
+        """(B, px, px, 3) uint8."""
         out = np.empty((len(index), self.px, self.px, 3), np.uint8)
         for part, where, local in self._by_part(index):
             out[where] = self._array(part, "pixels")[local]

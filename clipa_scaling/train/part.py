@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import secrets
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,10 +14,12 @@ from typing import Any, Self
 import numpy as np
 
 from clipa_scaling.rundir import read_json, sync_folder, write_bytes, write_json
-from clipa_scaling.train.packed import ARRAYS, part_path
+from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
 from clipa_scaling.train.pieces import Piece, Request, name_piece, read_piece
 from clipa_scaling.train.shards import Example, Skipped
+from clipa_scaling.train.tagging import make_tagger
 from clipa_scaling.train.tokenize import encode_counted, text_lengths
+from clipa_scaling.train.words import WordClasses
 
 LISTED = 100  # skipped samples named in a part's json; all are counted
 
@@ -29,14 +32,46 @@ def read_part(folder: Path, number: int, request: Request) -> dict[str, Any] | N
     return part if part is not None and part["fingerprint"] == request.fingerprint else None
 
 
-def write_part(folder: Path, number: int, piece: Piece, request: Request) -> dict[str, Any]:
-    """Read a piece and write its part, unless it is there; its json. A pure function of the data.
+def read_classed(folder: Path, number: int, request: Request) -> dict[str, Any] | None:
+    """A whole part's json, or None where it or the word classes asked for are missing."""
+    if request.tagger and not part_path(folder, number, classes_of(request.tagger)).exists():
+        return None
+    return read_part(folder, number, request)
 
-    DataError on a torn shard. A second writer at the same time writes the same bytes.
+
+def write_part(folder: Path, number: int, piece: Piece | None, request: Request) -> dict[str, Any]:
+    """Write a part and its word classes, unless they are there; its json.
+
+    A pure function of the data: a second writer at the same time writes the same bytes. Classes
+    are made from the ids, so that a part that is there needs no piece. DataError on a torn shard.
     """
-    there = read_part(folder, number, request)
-    if there is not None:
-        return there
+    part = read_part(folder, number, request)
+    if part is None:
+        assert piece is not None, "all parts of a finished pack are there"
+        if request.tagger:  # of what may be other captions
+            part_path(folder, number, classes_of(request.tagger)).unlink(missing_ok=True)
+        part = pack_piece(folder, number, piece, request)
+    if request.tagger:
+        write_classes(folder, number, request.tagger)
+    return part
+
+
+def write_classes(folder: Path, number: int, tagger: str) -> None:
+    """The word classes of a part's captions, (M, 77) uint8, unless they are there."""
+    path = part_path(folder, number, classes_of(tagger))
+    if not path.exists():
+        ids = np.load(part_path(folder, number, "ids"))
+        write_array(path, make_classes(tagger).of(ids))
+
+
+@cache
+def make_classes(tagger: str) -> WordClasses:
+    """This process's, whose memory of words serves all its parts."""
+    return WordClasses(make_tagger(tagger))
+
+
+def pack_piece(folder: Path, number: int, piece: Piece, request: Request) -> dict[str, Any]:
+    """Read a piece and write its part's arrays, then its json, which it returns."""
     tally = Tally()
     with PixelWriter(part_path(folder, number, "pixels"), request.store_px) as pixels:
         for item in read_piece(piece, request):

@@ -28,7 +28,8 @@ class Request:
     """What a pack shall hold, as its `request.json` says.
 
     needs: what makes a sample usable beside its picture. max_unreadable: the share of samples with
-    a picture that may be lost. fingerprint: of the data at planning time.
+    a picture that may be lost. fingerprint: of the data at planning time. tagger: by which words
+    are classed too; empty is none.
     """
 
     source: Source
@@ -36,6 +37,7 @@ class Request:
     needs: Needs
     max_unreadable: float
     fingerprint: str
+    tagger: str = ""
 
 
 def list_pieces(source: Source) -> list[Piece]:

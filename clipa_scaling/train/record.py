@@ -20,6 +20,7 @@ class Record:
         self.spec, self.run, self.attempt, self.writes = spec, run, attempt, writes
         self.loggers: Loggers | None = None
         self.last_row: dict[str, Any] = {}
+        self.losses: list[dict[str, Any]] = []  # of every row, those of earlier attempts too
         self.last_beat = 0.0
 
     def begin(self, samples: int, **more: Any) -> None:
@@ -31,6 +32,7 @@ class Record:
         rundir.write_json(self.run.evals, {"rows": kept})
         rows = rundir.read_jsonl(self.run.metrics)
         self.last_row = rows[-1] if rows else {}
+        self.losses = [{"samples": row["samples"], "loss": row["loss"]} for row in rows]
         self.loggers = Loggers(self.spec, self.run, self.attempt, samples)
         self.event("resumed" if samples else "started", samples, **more)
         self.state("running", samples)
@@ -59,6 +61,7 @@ class Record:
     def row(self, row: dict[str, Any]) -> None:
         """A row of metrics."""
         self.last_row = {**row, "attempt": self.attempt}
+        self.losses.append({"samples": row["samples"], "loss": row["loss"]})
         if self.writes:
             rundir.append_jsonl(self.run.metrics, self.last_row)
         if self.loggers:

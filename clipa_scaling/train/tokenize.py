@@ -56,6 +56,13 @@ class Tokenizer:
         self._words[word] = ids
         return ids
 
+    def pieces(self, word_end: str) -> tuple[tuple[bytes, ...], list[bool]]:
+        """The bytes of every id, and whether a word ends with it; a special token is its name."""
+        byte, pieces = self._bpe.byte_decoder, [*self._bpe.encoder]
+        letters = (piece.removesuffix(word_end) for piece in pieces)
+        ends = [piece.endswith(word_end) or n >= START for n, piece in enumerate(pieces)]
+        return tuple(bytes(byte[letter] for letter in piece) for piece in letters), ends
+
 
 @cache
 def make_tokenizer() -> Tokenizer:

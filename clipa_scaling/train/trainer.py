@@ -5,26 +5,19 @@ from __future__ import annotations
 import math
 import signal
 import time
-from pathlib import Path
-
-import torch
 
 from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.spec import RunSpec
-from clipa_scaling.train import checkpoint, optim
-from clipa_scaling.train.data import Batch, Batches
+from clipa_scaling.train import checkpoint, watch
 from clipa_scaling.train.ending import Diverged
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.finetune import load_parent
-from clipa_scaling.train.gradients import Gradients
-from clipa_scaling.train.loss import local_loss
-from clipa_scaling.train.model import Features, encode_pair, make_model
-from clipa_scaling.train.packed import Pack
+from clipa_scaling.train.model import build_of, make_model
 from clipa_scaling.train.record import Record
+from clipa_scaling.train.step import Step, Taken
 from clipa_scaling.train.stopping import Meetings, StopFlag
-from clipa_scaling.train.tokens import keep_random
 from clipa_scaling.train.window import Window
 from clipa_scaling.train.world import World
 
@@ -44,25 +37,11 @@ class Trainer:
         self.device = world.device
         model = load_model(spec.model)
         self.model = make_model(
-            model, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed
+            model, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed, build_of(spec)
         ).to(self.device)
         self.model.set_grad_checkpointing(spec.grad_checkpointing)
-        self.optimizer = optim.make_optimizer(
-            self.model, spec.weight_decay, spec.beta1, spec.beta2, spec.epsilon
-        )
-        self.gradients = Gradients(self.model, world)
-        self.batches = Batches(
-            Pack.open(Path(spec.pack), spec.data_fingerprint),
-            batch_size=spec.batch_size,
-            image_size=spec.image_size,
-            text_tokens=spec.text_tokens,
-            crop_min_area=spec.crop_min_area,
-            seed=spec.seed,
-            window=spec.shuffle_shards,
-            rank=world.rank,
-            size=world.size,
-        )
-        self.autocast = spec.precision == "bf16"
+        self.stepper = Step(spec, self.model, world, spec.seed)
+        self.optimizer = self.stepper.optimizer
         self.evaluator = Evaluator(
             spec.evals if world.leads else (),
             Setting(
@@ -71,7 +50,7 @@ class Trainer:
                 batch=spec.eval_batch,
                 protocols=spec.protocols,
                 device=self.device,
-                autocast=self.autocast,
+                autocast=spec.precision == "bf16",
                 should_stop=lambda: self.agree_to_go_on(busy=True)[0],
             ),
         )
@@ -146,41 +125,18 @@ class Trainer:
             self.save()
 
     def step(self) -> None:
-        """One optimizer step on one global batch; no value is read back from the device."""
+        """One optimizer step on one global batch, logged if a row is due."""
         spec = self.spec
-        batch = self.batches.at(self.samples)
-        lr = optim.cosine_lr(
-            spec.lr, self.samples, spec.batch_size, spec.warmup_samples, spec.samples
-        )
-        optim.set_lr(self.optimizer, lr)
-        features = self.forward(batch)
-        loss = local_loss(features.image_BE, features.text_BE, features.scale, self.world)
-        self.gradients.clear()
-        loss.backward()
-        self.gradients.average()
-        self.optimizer.step()
-        optim.clamp_temperature(self.model.logit_scale)
+        taken = self.stepper.take(self.samples)
         before, self.samples = self.samples, self.samples + spec.batch_size
-        self.window.add(loss, batch, self.world)
+        self.window.add(taken.loss, taken.batch, self.world)
         every = spec.log_every_samples or math.ceil(spec.samples / LOGGED_ROWS)
         if is_due(before, self.samples, every) or self.samples == spec.samples:
-            self.log(features, lr)
+            self.log(taken)
 
-    def forward(self, batch: Batch) -> Features:
-        """Features of a batch, its patches reduced before they are embedded."""
-        spec = self.spec
-        kept_BK = None
-        if spec.image_reduction == "random":
-            sample_B = batch.sample_B.to(self.device)
-            kept_BK = keep_random(spec.seed, sample_B, spec.position_tokens, spec.image_tokens)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            return encode_pair(
-                self.model, batch.image_BCHW.to(self.device), batch.text_BT.to(self.device), kept_BK
-            )
-
-    def log(self, features: Features, lr: float) -> None:
-        """Write the window's row. Raises Diverged on a loss or gradient that is no number."""
-        grad_norm = self.gradients.norm()
+    def log(self, taken: Taken) -> None:
+        """Write the window's row. Raises Diverged on no number, or by the rules of watch."""
+        grad_norm = self.stepper.gradients.norm()
         self.window.check_finite(self.samples, grad_norm)
         now = time.monotonic()
         means = self.window.means()
@@ -188,16 +144,36 @@ class Trainer:
             {
                 "samples": self.samples,
                 "loss": means.pop("loss"),
-                "lr": lr,
+                "lr": taken.lr,
                 "temperature": float((-self.model.logit_scale.detach()).exp()),
                 "grad_norm": grad_norm,
-                "image_tokens_seen": features.image_tokens,
-                "text_tokens_seen": features.text_tokens,
+                "image_tokens_seen": taken.image_tokens,
+                "text_tokens_seen": taken.text_tokens,
                 **means,
                 "samples_per_second": (self.samples - self.logged_at) / (now - self.last_logged),
             }
         )
         self.window, self.last_logged, self.logged_at = Window(), now, self.samples
+        if self.spec.stop_diverged:
+            self.judge()
+
+    def judge(self) -> None:
+        """Raises Diverged where the rows say so, on every rank; rank 0 alone has them all."""
+        verdict = None
+        if self.world.leads:
+            verdict = watch.judge(
+                self.record.losses,
+                self.spec.objective,
+                self.stepper.chance,
+                self.spec.batch_size,
+                self.spec.warmup_samples,
+                self.spec.samples,
+            )
+        [lost] = self.world.from_first(verdict is not None)
+        if lost:
+            last = self.run.last_checkpoint()
+            at = None if last is None else int(last.name)
+            raise Diverged(watch.tell(verdict, at) if verdict else "see rank 0's log")
 
     def evaluate_if_due(self) -> None:
         """Evaluate at the end and every given number of samples, once."""

@@ -30,7 +30,7 @@ class Window:
         counts = torch.tensor(
             [batch.text_real, batch.text_truncated, batch.upsampled], dtype=torch.float64
         )
-        step = torch.cat([loss.detach().double()[None], counts.to(loss.device)])
+        step = torch.cat([loss.detach().double()[None], world.send(counts)])
         world.average(step)
         self.steps += 1
         self.loss += step[0]

@@ -71,6 +71,12 @@ class World:
         """Whether this process speaks for the run: rank 0 alone writes into its folder."""
         return self.rank == 0
 
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host on the device; the host does not wait for what runs there."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
     def largest(self, *values: float) -> list[float]:
         """Each value's maximum over the ranks, on the host: it waits for the device."""
         if self.size == 1:

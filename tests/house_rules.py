@@ -21,6 +21,7 @@ LAYERS = (
     ("spec", "counts"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
+    ("weights",),
     ("train", "yamlfile"),
     ("stage", "resources"),
     ("grid",),

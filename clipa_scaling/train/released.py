@@ -22,7 +22,7 @@ from clipa_scaling.train.positions import Weights
 from clipa_scaling.weights import OPEN_CLIP, split_name
 
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, pickle.PickleError, SafetensorError)
-HEADS = "heads"  # no shape tells them, and weights mean nothing under other ones
+HEAD = "width of a head"  # no shape tells it, and weights mean nothing under another
 
 
 def load_start(
@@ -121,10 +121,10 @@ def read_open_clip(
         for fact in theirs.keys() & ours.keys():
             if theirs[fact] == ours[fact]:
                 continue
-            if fact == HEADS:
+            if fact == HEAD:
                 raise Refused(
-                    f"{start} does not fit: {theirs[fact]} {part} heads, not {ours[fact]}; "
-                    "allowed: weights of the same model"
+                    f"{start} does not fit: {part} heads of width {theirs[fact]}, not "
+                    f"{ours[fact]}; allowed: weights of the same model"
                 )
             print(f"{start}: {fact} is {theirs[fact]} there, {ours[fact]} here", flush=True)
     return dict(source.state_dict())
@@ -163,7 +163,8 @@ def describe(model: Any, part: str) -> dict[str, Any]:
         }
     else:  # timm's, or Hugging Face's: what fits at all is the same
         return {}
-    return {**facts, HEADS: tower.transformer.resblocks[0].attn.num_heads}
+    heads = tower.transformer.resblocks[0].attn.num_heads
+    return {**facts, HEAD: tower.transformer.width // heads}
 
 
 def first_line(error: BaseException) -> str:

@@ -162,6 +162,11 @@ def test_a_start_that_pools_otherwise_is_said_and_other_heads_are_refused(
     said = capsys.readouterr().out
     assert f"{START}: text_causal is False there, True here\n" in said
     assert f"{START}: text_pool is last there, eot here\n" in said and "image_pool" not in said
+    release(vision_cfg__act_kwargs={"approximate": "tanh"}, text_cfg__norm_kwargs={"eps": 0.1})
+    load_start(make(), START, START)
+    said = capsys.readouterr().out
+    assert ": image activation is GELU(approximate='tanh') there, GELU(approximate='none') " in said
+    assert ": text norm's epsilon is 0.1 there, 1e-05 here\n" in said
     release(vision_cfg__head_width=8)
     with pytest.raises(
         Refused, match=f"^{START} does not fit: image heads of width 8, not 16; allowed: "
@@ -222,7 +227,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_another_width_is_refused(release: Callable[..., Path]) -> None:
     release()
-    fault = r"token_embedding.weight has shape \[1000, 32\], not \[1000, 48\]"
+    fault = r"text_projection has shape \[32, 32\], not \[48, 48\]"
     with pytest.raises(Refused, match=f"^{START} does not fit: .*; allowed: weights of the same"):
         load_start(make(size="T48/8"), START, START)
     with pytest.raises(Refused, match=fault):

@@ -99,7 +99,7 @@ def read_open_clip(
 ) -> dict[str, torch.Tensor]:
     """The weights that open_clip has under a tag, from its cache or the hub; Refused otherwise.
 
-    Says in which of the parts wanted the released model pools or masks otherwise than ours.
+    Says where the parts wanted are used otherwise in the released model than in ours.
     """
     name, tag = find_tag(start)
     config, release = open_clip.get_model_config(name), open_clip.get_pretrained_cfg(name, tag)
@@ -116,17 +116,7 @@ def read_open_clip(
             f"{start}: {first_line(error)}; allowed: a machine that reaches the hub, its cache "
             "(HF_HOME) brought here, or a weights file"
         ) from None
-    for part in {"image", "text"} & {*parts}:
-        theirs, ours = describe(source, part), describe(model, part)
-        for fact in theirs.keys() & ours.keys():
-            if theirs[fact] == ours[fact]:
-                continue
-            if fact == HEAD:
-                raise Refused(
-                    f"{start} does not fit: {part} heads of width {theirs[fact]}, not "
-                    f"{ours[fact]}; allowed: weights of the same model"
-                )
-            print(f"{start}: {fact} is {theirs[fact]} there, {ours[fact]} here", flush=True)
+    compare_use(model, source, start, [part for part in parts if part != "scale"])
     return dict(source.state_dict())
 
 
@@ -146,6 +136,19 @@ def find_tag(start: str) -> tuple[str, str]:
     return name, tag
 
 
+def compare_use(model: Any, source: Any, start: str, towers: Sequence[str]) -> None:
+    """Say in the log what a released tower does otherwise; Refused where that makes it useless."""
+    for tower in towers:
+        theirs, ours = describe(source, tower), describe(model, tower)
+        for fact in (fact for fact in ours if fact in theirs and theirs[fact] != ours[fact]):
+            if fact == HEAD:
+                raise Refused(
+                    f"{start} does not fit: {tower} heads of width {theirs[fact]}, not "
+                    f"{ours[fact]}; allowed: weights of the same model"
+                )
+            print(f"{start}: {fact} is {theirs[fact]} there, {ours[fact]} here", flush=True)
+
+
 def describe(model: Any, part: str) -> dict[str, Any]:
     """What a tower does with its weights that their shapes do not tell, in a sweep file's words."""
     tower = model.visual if part == "image" else getattr(model, "text", model)
@@ -163,8 +166,13 @@ def describe(model: Any, part: str) -> dict[str, Any]:
         }
     else:  # timm's, or Hugging Face's: what fits at all is the same
         return {}
-    heads = tower.transformer.resblocks[0].attn.num_heads
-    return {**facts, HEAD: tower.transformer.width // heads}
+    layer = tower.transformer.resblocks[0]
+    return {
+        **facts,
+        f"{part} activation": str(layer.mlp.gelu),
+        f"{part} norm's epsilon": layer.ln_1.eps,
+        HEAD: tower.transformer.width // layer.attn.num_heads,
+    }
 
 
 def first_line(error: BaseException) -> str:

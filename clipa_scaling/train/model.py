@@ -165,12 +165,17 @@ def make_model(
     return clip
 
 
-def layers_of(model: open_clip.CLIP) -> list[torch.nn.Module]:
-    """The modules that hold nearly all the work, each called whole: what pays to compile."""
+def compile_layers(model: open_clip.CLIP, backend: str = "inductor") -> None:
+    """Compile in place what holds nearly all the work; the weights keep their names."""
     visual = model.visual
     if isinstance(visual, VisionTransformer):
-        return [visual.transformer, model.transformer]
-    return [*visual.trunk.stages, model.transformer]
+        visual.transformer.compile(backend=backend)
+    else:
+        for stage in visual.trunk.stages:
+            # The stages share their code at other sizes; torch 2.14 takes that for one of varying
+            # size, and fails on it.
+            stage.compile(backend=backend, dynamic=False)
+    model.transformer.compile(backend=backend)
 
 
 def encode_pair(

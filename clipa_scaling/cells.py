@@ -37,7 +37,7 @@ def summarise_cells(
     """
     runs, evals = tables["runs"], tables["evals"]
     measure = measure or main_measure(tables)
-    chosen = evals[evals["name"] == measure]
+    chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     common = chosen["protocol"] == "common"
     if common.any():
         chosen = chosen[common]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from clipa_scaling.counts import count_model
-from clipa_scaling.memory import estimate_memory
+from clipa_scaling.counts import count_model, text_flops
+from clipa_scaling.memory import estimate_memory, fit_micro_batch
 from clipa_scaling.models import Model
 
 GB = 10**9  # decimal, as data sheets print it; cards report up to 7 % more, taken as their overhead
@@ -64,10 +64,11 @@ class Cost:
     Parameters count every tensor the optimiser could see; total_params has the logit scale too,
     nonembedding_params is total_params less token embeddings and both position tables.
     flops_per_sample: one forward of both towers; train_flops = 3 x samples x that; recompute_flops
-    is what gradient checkpointing adds (one more forward), else 0. gpu_hours sums over devices
-    (core-hours on cpu-core) and dollars is NaN without a price; utilisation is the share of the
-    peak they rest on, utilisation_assumed whether it was the device's default. memory_bytes is an
-    estimate for one device (see estimate_memory), checkpoint_bytes the weights and both moments.
+    is what gradient checkpointing and micro-batches add (a forward each), else 0. gpu_hours sums
+    over devices (core-hours on cpu-core) and dollars is NaN without a price; utilisation is the
+    share of the peak they rest on, utilisation_assumed if it was the device's default.
+    memory_bytes is an estimate for one device (see estimate_memory), checkpoint_bytes the weights
+    and both moments.
     """
 
     image_params: int
@@ -104,9 +105,9 @@ def find_speed(name: str, precision: str, utilisation: float | None) -> tuple[fl
 
 def check_amounts(samples: int, micro_batch: int, gpus: int) -> None:
     """Raise ValueError for amounts that cannot be; no samples at all is legal."""
-    if min(micro_batch, gpus) < 1 or samples < 0:
+    if gpus < 1 or min(micro_batch, samples) < 0:
         given = f"{micro_batch=} {gpus=} {samples=}"
-        raise ValueError(f"price: {given} is below its least; allowed: at least 1, 1 and 0")
+        raise ValueError(f"price: {given} is below its least; allowed: at least 0, 1 and 0")
 
 
 def price(
@@ -126,27 +127,44 @@ def price(
     dollars_per_gpu_hour: float | None = None,
     batch_size: int | None = None,
     ln_pre: bool = True,
+    learned_position: bool = True,
+    logit_bias: bool = False,
+    texts_per_sample: float = 1.0,
 ) -> Cost:
     """What a training run takes; ValueError for an unknown device and counts that cannot be.
 
     image_tokens, position_tokens: patches seen and in the position table, CLS not counted.
-    micro_batch: pairs one device holds at once. batch_size: pairs in one loss, for its memory;
-    default micro_batch x gpus. utilisation: default the device's, an assumption.
+    micro_batch: pairs one device holds at once; 0: what should fit it, on CPUs all. batch_size:
+    pairs in one loss; default micro_batch x gpus. utilisation: default the device's, an assumption.
+    texts_per_sample: other than 1 where pictures meet class prompts; NaN where unknown.
     """
-    counts = count_model(model, image_tokens, position_tokens, text_tokens, vocab_size, ln_pre)
+    counts = count_model(
+        model, image_tokens, position_tokens, text_tokens, vocab_size, ln_pre, learned_position,
+        logit_bias,
+    )  # fmt: skip
+    spared = (1 - texts_per_sample) * text_flops(model.size.text, model.size.embed_dim, text_tokens)
+    counts = counts._replace(flops_per_sample=counts.flops_per_sample - spared)
     speed, share = find_speed(device, precision, utilisation)
     check_amounts(samples, micro_batch, gpus)
     tokens = (image_tokens, text_tokens)
     pairs = micro_batch * gpus if batch_size is None else batch_size
+    own = -(-pairs // gpus)
+    if micro_batch == 0:
+        micro_batch = own
+        if not device.startswith("cpu"):
+            memory = float(DEVICES[device].memory_bytes)
+            micro_batch = fit_micro_batch(
+                model, counts, tokens, own, pairs, precision, grad_checkpointing, memory
+            )
     forward = samples * counts.flops_per_sample
-    recompute = forward if grad_checkpointing else 0.0
+    recompute = forward * (grad_checkpointing + (micro_batch < own))
     hours = (3 * forward + recompute) / speed / 3600
     return Cost(
         **counts._asdict(),
         train_flops=3 * forward,
         recompute_flops=recompute,
         memory_bytes=estimate_memory(
-            model, counts, tokens, micro_batch, pairs, precision, grad_checkpointing
+            model, counts, tokens, micro_batch, pairs, precision, grad_checkpointing, own
         ),
         checkpoint_bytes=12 * counts.total_params,
         gpu_hours=hours,

@@ -16,6 +16,7 @@ from clipa_scaling.source import (
 )
 from clipa_scaling.spec import EvalSet, SpecError
 from clipa_scaling.taggers import name_tagger
+from clipa_scaling.weights import OPEN_CLIP, fingerprint_weights
 from clipa_scaling.yamlfile import Document, Where
 
 SOURCE_KEYS = {"id": str, "caption": str, "label": str, "pairs": int, "seed": int}
@@ -48,7 +49,7 @@ class PackRequest:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with a class, the sentences its name is put into, and how many classes; 0: unknown."""
+    """Pictures with a class, sentences that take its name, how many classes; 0: unknown."""
 
     request: PackRequest
     prompts: tuple[str, ...]
@@ -103,7 +104,7 @@ class DataBlock:
         found = {name: values.get(name, "") for name in ("image_start", "text_start")}
         prints = []
         for name, start in found.items():
-            if start and not start.startswith("open_clip:"):
+            if start and not start.startswith(OPEN_CLIP):
                 found[name] = start = str(self.document.path.resolve().parent / start)
             try:
                 prints.append(fingerprint_weights(start) if start else "")
@@ -207,9 +208,7 @@ class DataBlock:
                 message += "; give others, for pictures never trained on"
                 raise self.document.error((*where, "path"), message)
 
-    def request(
-        self, where: Where, body: Mapping[str, Any], needs: Needs
-    ) -> PackRequest:
+    def request(self, where: Where, body: Mapping[str, Any], needs: Needs) -> PackRequest:
         """The pack of one data set; data that is not there is noted in `missing`."""
         source = self.read_source(where, body)
         try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clipa_scaling.models import Model, Tower, load_model
+from clipa_scaling.models import ConvNet, Model, load_model
 from clipa_scaling.spec import LONGEST_TEXT, SHORTEST_TEXT, RunSpec, SpecError
 
 REQUIRED = ("model", "image_tokens", "samples", "batch_size", "lr")
@@ -129,8 +129,8 @@ def find_decay(values: Mapping[str, Any]) -> int:
             message = f"decay_samples={given} needs schedule=wsd; set it, or leave this out"
             raise SpecError("decay_samples", message)
         return 0
-    most = (samples - values.get("warmup_samples", 0)) // batch * batch
-    decay = max(batch, round((given or samples / 5) / batch) * batch)
+    most: int = (samples - values.get("warmup_samples", 0)) // batch * batch
+    decay: int = max(batch, round((given or samples / 5) / batch) * batch)
     if decay > most:
         message = f"decay_samples={decay} is more than the samples behind the warm-up; "
         raise SpecError("decay_samples", f"{message}allowed: {batch} to {most}")
@@ -139,7 +139,7 @@ def find_decay(values: Mapping[str, Any]) -> int:
 
 def check_together(spec: RunSpec, model: Model) -> None:
     """The rules of fields that must fit each other; SpecError names the one to change."""
-    if not isinstance(model.size.image, Tower):
+    if isinstance(model.size.image, ConvNet):
         transformer = {"image_position": "learned", "image_pool": "cls", "ln_pre": True}
         transformer |= {"image_reduction": "resize", "ln_after_pool": False}
         for name, stock in transformer.items():
@@ -152,6 +152,9 @@ def check_together(spec: RunSpec, model: Model) -> None:
     if spec.image_position == "learned" and spec.image_position_change == "recompute":
         message = "image_position_change=recompute needs image_position=sincos"
         raise SpecError("image_position_change", f"{message}; allowed: interpolate, extend")
+    if isinstance(model.size.image, ConvNet) and spec.image_tokens < 4:
+        message = f"image_tokens={spec.image_tokens} is a grid that {spec.model} cannot halve"
+        raise SpecError("image_tokens", f"{message}; nearest: 4")
     if spec.logit_bias_init and spec.objective != "siglip":
         message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
         raise SpecError("logit_bias_init", f"{message}; leave it out")

@@ -158,13 +158,15 @@ EVALS = _table(
     ("set", "string", "", "Evaluation set", "its name in the sweep file"),
     ("fingerprint", "string", "", "Benchmark", "of the evaluation set, its task and prompts"),
     ("protocol", "string", "", "Protocol", "common: the sweep's prompts; paper: 80 templates"),
+    ("positions", "string", "", "Positions", "how a child's position tables were treated, in rows "
+     "before its first step; else missing"),
     ("name", "string", "", "Measure", "accuracy, accuracy_top5, image_to_text_r1 ..., loss"),
     ("value", "Float64", "", "Value", "a fraction in [0, 1], nats for loss; or unknown"),
     ("n", "Int64", "", "Examples", "examples behind the value"),
     ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),
     ("truncated", "Float64", "", "Truncated texts", "share of prompts or captions cut short"),
     ("correct", "string", "", "Correctness", "per-example bits, base64 of packed bits; or empty"),
-)
+)  # fmt: skip
 
 CURVES = _table(
     ("run", "string", "", "Run", "run id"),

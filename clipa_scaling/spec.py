@@ -156,6 +156,13 @@ class RunSpec:
         return self.samples // self.batch_size
 
     @property
+    def texts_per_sample(self) -> float:
+        """Texts encoded for each picture: all classes once a step, for `classify`; NaN: unknown."""
+        if self.objective != "classify":
+            return 1.0
+        return self.classes / self.batch_size if self.classes else math.nan
+
+    @property
     def trained_samples(self) -> int:
         """The run's own: a decay branch takes over what its parent has trained."""
         return self.decay_samples if self.kind == "decay" else self.samples

@@ -20,7 +20,6 @@ from clipa_scaling.train.model import (
     encode_image,
     encode_pair,
     encode_text,
-    layers_of,
     make_model,
 )
 
@@ -260,19 +259,3 @@ def test_kept_patches_cost_what_the_closed_form_says(name: str, keep: int) -> No
             encode_image(model, image, kept)
     size = load_model("T64/8").size
     assert counter.get_total_flops() == image_flops(size.image, 8, size.embed_dim, keep)
-
-
-@pytest.mark.parametrize("name", ["T32/8", "ConvNeXt-A/16"])
-def test_layers_can_be_compiled_in_place(name: str) -> None:
-    model = make_model(load_model(name), 32, 8, 49_408, seed=0).eval()
-    image, ids = torch.randn(2, 3, 32, 32), make_batch(2)[1]
-    names = list(model.state_dict())
-    with torch.no_grad():
-        want = encode_pair(model, image, ids, None)
-        for layers in layers_of(model):
-            layers.compile(backend="eager")
-        got = encode_pair(model, image, ids, None)
-    assert list(model.state_dict()) == names
-    assert torch.allclose(got.image_BE, want.image_BE, atol=1e-6)
-    assert torch.allclose(got.text_BE, want.text_BE, atol=1e-6)
-    assert (got.image_tokens, got.text_tokens) == (want.image_tokens, want.text_tokens)

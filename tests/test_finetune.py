@@ -19,9 +19,10 @@ from clipa_scaling.rundir import DONE, FAILED, STOPPED, RunDir, read_json, read_
 from clipa_scaling.spec import spec_from_json
 from clipa_scaling.train import trainer
 from clipa_scaling.train.ending import Refused
-from clipa_scaling.train.finetune import load_parent
+from clipa_scaling.train.finetune import load_parent, read_parent
 from clipa_scaling.train.loop import work
 from clipa_scaling.train.model import make_model
+from clipa_scaling.train.positions import IMAGE_TABLE, TEXT_TABLE, treatments
 from clipa_scaling.train.stopping import StopFlag
 from clipa_scaling.train.trainer import Trainer
 from clipa_scaling.train.world import World
@@ -155,3 +156,22 @@ def test_other_kinds_are_refused_in_one_line(kind: str, plan: Callable[..., RunD
     assert work(run) == (FAILED, None)
     allowed = "allowed: pretrain, finetune"
     assert read_state(run).reason == f"{kind}: kind={kind} is not trained yet; {allowed}"
+
+
+def test_a_parent_can_be_treated_in_several_ways_in_turn(parent: RunDir) -> None:
+    """What a run needs to measure zero-shot under each treatment, right at its start."""
+    child, run = make_child(image_size=24, text_tokens=12), RunDir(parent.path.parent / "child")
+    initial = {name: value.clone() for name, value in child.state_dict().items()}
+    weights = read_parent(run, parent)
+    pairs = treatments(child, weights, initial)
+    assert len(pairs) == 4
+    seen = []
+    for image, text in pairs:
+        changes = {"image_change": image, "text_change": text}
+        load_parent(child, run, parent, initial=initial, fresh_weights=["logit*"], **changes)
+        state = child.state_dict()
+        seen.append([state[name].clone() for name in (IMAGE_TABLE, TEXT_TABLE)])
+        others = weights.keys() - {IMAGE_TABLE, TEXT_TABLE}
+        assert all(torch.equal(state[name], weights[name]) for name in others)
+    assert torch.equal(seen[0][0], seen[1][0]) and torch.equal(seen[0][1], seen[2][1])
+    assert torch.equal(seen[3][1][8:], initial[TEXT_TABLE][8:]), "extended by fresh positions"

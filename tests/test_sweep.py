@@ -53,7 +53,8 @@ MISTAKES = {
         "model: T32/8",
         "model: T23/8",
         "10: fixed.model: model='T23/8' has an unknown size 'T23'; nearest: T32/8; "
-        "allowed sizes: S, B, L, H, G, T32, T48, T64, T96, T128",
+        "allowed sizes: S, B, L, H, G, ConvNeXt-T, ConvNeXt-B, ConvNeXt-A, T32, T48, T64, T96, "
+        "T128",
     ),
     "unknown value in a rule": (
         "{image_reduction: random}, set",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa_scaling import rundir
-from clipa_scaling.sweepfile import PackRequest
+from clipa_scaling.datablock import PackRequest
 from clipa_scaling.yamlfile import SweepError
 
 BAD_DATA, STOPPED = 2, 130  # exit codes of train/pack.py

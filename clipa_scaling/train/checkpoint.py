@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,16 @@ class Checkpoint:
     window: dict[str, Any]
 
 
-def save(run: RunDir, checkpoint: Checkpoint) -> None:
-    """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; drop older ones."""
+def save(run: RunDir, checkpoint: Checkpoint, kept: Collection[int] = ()) -> None:
+    """Write `checkpoints/<samples>/` under a temporary name, fsync, rename; drop older ones.
+
+    kept: the samples whose checkpoints stay.
+    """
     run.checkpoints.mkdir(exist_ok=True)
     final = run.checkpoints / str(checkpoint.samples)
     if not final.exists():
         write(final, checkpoint)
-    keep_only(run, final)
+    keep_only(run, {final.name, *map(str, kept)})
 
 
 def write(final: Path, checkpoint: Checkpoint) -> None:
@@ -52,11 +56,17 @@ def write(final: Path, checkpoint: Checkpoint) -> None:
     sync_folder(final.parent)
 
 
-def keep_only(run: RunDir, kept: Path) -> None:
+def keep_only(run: RunDir, kept: Collection[str]) -> None:
     """Remove every other checkpoint, and what a kill left half-written."""
     for folder in run.checkpoints.iterdir():
-        if folder != kept:
+        if folder.name not in kept:
             shutil.rmtree(folder)
+
+
+def list_whole(run: RunDir) -> list[int]:
+    """The samples of the checkpoints that training can go on from, rising."""
+    found = run.checkpoints.glob(f"*/{OPTIMIZER}")
+    return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
 
 
 def load(run: RunDir, samples: int, device: torch.device) -> Checkpoint:
@@ -69,8 +79,11 @@ def load(run: RunDir, samples: int, device: torch.device) -> Checkpoint:
     return Checkpoint(samples, weights, state["optimizer"], state["window"])
 
 
-def drop_optimizer(run: RunDir) -> None:
-    """Once a run is done its optimizer state serves nobody: finetuning starts a fresh one."""
+def drop_optimizer(run: RunDir, kept: Collection[int] = ()) -> None:
+    """Once a run is done its last optimizer state serves nobody: finetuning starts a fresh one.
+
+    kept: the samples that decay runs branch off from.
+    """
     folder = run.last_checkpoint()
-    if folder is not None:
+    if folder is not None and int(folder.name) not in kept:
         (folder / OPTIMIZER).unlink(missing_ok=True)

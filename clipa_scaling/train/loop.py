@@ -28,7 +28,7 @@ from clipa_scaling.train.stopping import StopFlag
 from clipa_scaling.train.trainer import Trainer
 from clipa_scaling.train.world import World, choose_device, find_seat, join_world
 
-KINDS = ("pretrain", "finetune")  # that this version trains
+KINDS = ("pretrain", "decay", "finetune")  # that this version trains
 
 
 class Entry(NamedTuple):

@@ -166,7 +166,7 @@ def make_model(
 
 
 def layers_of(model: open_clip.CLIP) -> list[torch.nn.Module]:
-    """The modules that hold nearly all the work, each called whole: what pays to compile."""
+    """What holds nearly all the work: the transformers, and of a ConvNeXt its stages."""
     visual = model.visual
     if isinstance(visual, VisionTransformer):
         return [visual.transformer, model.transformer]

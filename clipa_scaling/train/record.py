@@ -74,8 +74,8 @@ class Record:
     def add_evals(self, rows: list[dict[str, Any]]) -> None:
         if self.writes:
             rundir.write_json(self.run.evals, {"rows": self.evals() + rows})
-        if self.loggers:
-            self.loggers.evals(rows)
+        if self.loggers:  # which draw one value per measure and sample
+            self.loggers.evals(row for row in rows if not row.get("positions"))
 
     def close(self, is_complete: bool) -> None:
         """Let the loggers go; a run at its end has nothing to add to its last samples."""

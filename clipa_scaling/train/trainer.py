@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import signal
 import time
+from typing import Any
 
 from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.spec import RunSpec
-from clipa_scaling.train import checkpoint, watch
+from clipa_scaling.train import begin, checkpoint, watch
 from clipa_scaling.train.ending import Diverged
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
-from clipa_scaling.train.finetune import load_parent
 from clipa_scaling.train.model import build_of, make_model
 from clipa_scaling.train.record import Record
 from clipa_scaling.train.step import Step, Taken
@@ -40,7 +40,7 @@ class Trainer:
             model, spec.image_size, spec.text_tokens, spec.vocab_size, spec.seed, build_of(spec)
         ).to(self.device)
         self.model.set_grad_checkpointing(spec.grad_checkpointing)
-        self.stepper = Step(spec, self.model, world, spec.seed)
+        self.stepper = Step(spec, self.model, world, begin.stream_key(spec, run))
         self.optimizer = self.stepper.optimizer
         self.evaluator = Evaluator(
             spec.evals if world.leads else (),
@@ -55,6 +55,7 @@ class Trainer:
             ),
         )
         self.samples = 0
+        self.origin: begin.Origin | None = None
         self.window = Window()
         self.record = Record(spec, run, attempt, world.leads)
         self.meetings = Meetings(world)
@@ -70,6 +71,7 @@ class Trainer:
         self.resume()
         is_complete = False
         try:
+            self.compare_positions()
             while self.samples < self.spec.samples:
                 self.meet()
                 self.evaluate_if_due()
@@ -87,27 +89,62 @@ class Trainer:
         finally:
             self.record.close(is_complete)
         if self.world.leads:
-            checkpoint.drop_optimizer(self.run)
+            checkpoint.drop_optimizer(self.run, self.spec.keep_samples)
         self.record.done(self.samples, time.monotonic() - self.started)
         return None
 
     def resume(self) -> None:
-        """Load the last checkpoint, or the parent's weights at first; forget what came past it."""
+        """Load the last checkpoint, or at first what the run starts from; forget what came past."""
         last = self.run.last_checkpoint()
         # Rank 0's word: another node may still see the folder as it was.
         [at] = self.world.from_first(-1 if last is None else int(last.name))
+        if at < 0 and self.spec.kind == "decay":
+            self.take_over(begin.find_branch(self.spec, self.run, self.device))
+        elif at <= 0 and self.world.leads:
+            self.origin = begin.find_origin(self.spec, self.run, self.model)
+            if self.origin is not None:
+                self.origin.load(self.model)
         if at >= 0:
-            saved = checkpoint.load(self.run, int(at), self.device)
-            self.model.load_state_dict(saved.weights)
-            if saved.optimizer is not None:
-                self.optimizer.load_state_dict(saved.optimizer)
-            self.window = Window(**saved.window)
-            self.samples = self.logged_at = saved.samples
-        elif self.spec.parent and self.world.leads:
-            load_parent(self.model, self.run, RunDir(self.run.path.parent / self.spec.parent))
+            self.take_over(checkpoint.load(self.run, int(at), self.device))
         # The weights that a seed makes may differ in last bits between types of CPU.
         self.world.copy_first(self.model.parameters())
         self.record.begin(self.samples)
+
+    def take_over(self, saved: checkpoint.Checkpoint) -> None:
+        """Stand where a checkpoint was made."""
+        self.model.load_state_dict(saved.weights)
+        if saved.optimizer is not None:
+            self.optimizer.load_state_dict(saved.optimizer)
+        self.window = Window(**saved.window)
+        self.samples = self.logged_at = saved.samples
+
+    def compare_positions(self) -> None:
+        """Evaluate a child of another length before any step, under each treatment of positions."""
+        if not self.spec.evals or self.samples > 0:
+            return
+        if not self.world.leads:
+            self.wait_for_evaluation()
+            return
+        try:
+            self.record.add_evals(self.evaluate_treatments())
+        finally:
+            if self.origin is not None:
+                self.origin.load(self.model)
+                self.origin = None
+        self.agree_to_go_on(busy=False)
+
+    def evaluate_treatments(self) -> list[dict[str, Any]]:
+        """Rows of the evals table at sample 0, none where no length changes or they are there."""
+        rows: list[dict[str, Any]] = []
+        if self.origin is None or any(row["samples"] == 0 for row in self.record.evals()):
+            return rows
+        pairs = self.origin.treatments(self.model)
+        for image, text in pairs if len(pairs) > 1 else ():
+            self.origin.load(self.model, image, text)
+            positions = f"image {image}, text {text}"
+            found = self.evaluator.evaluate(self.model, 0)
+            rows += [{**row, "positions": positions} for row in found]
+        return rows
 
     def meet(self) -> None:
         """Between steps: a sign of life, a save by the clock. Raises StopRequested after a signal.
@@ -212,7 +249,8 @@ class Trainer:
     def save_if_due(self) -> None:
         """Save every given number of samples; by the clock is decided when ranks meet."""
         every = self.spec.checkpoint_every_samples
-        if every and is_due(self.samples - self.spec.batch_size, self.samples, every):
+        is_cadence = every and is_due(self.samples - self.spec.batch_size, self.samples, every)
+        if is_cadence or self.samples in self.spec.keep_samples:
             self.save()
 
     def save(self) -> None:
@@ -229,6 +267,7 @@ class Trainer:
                     self.optimizer.state_dict(),
                     vars(self.window),
                 ),
+                self.spec.keep_samples,
             )
         self.last_saved = time.monotonic()
 

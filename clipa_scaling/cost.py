@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from clipa_scaling.counts import count_model, text_flops
+from clipa_scaling.counts import count_model
 from clipa_scaling.memory import estimate_memory, fit_micro_batch
 from clipa_scaling.models import Model
 
@@ -140,22 +140,20 @@ def price(
     """
     counts = count_model(
         model, image_tokens, position_tokens, text_tokens, vocab_size, ln_pre, learned_position,
-        logit_bias,
+        logit_bias, texts_per_sample,
     )  # fmt: skip
-    spared = (1 - texts_per_sample) * text_flops(model.size.text, model.size.embed_dim, text_tokens)
-    counts = counts._replace(flops_per_sample=counts.flops_per_sample - spared)
     speed, share = find_speed(device, precision, utilisation)
     check_amounts(samples, micro_batch, gpus)
     tokens = (image_tokens, text_tokens)
     pairs = micro_batch * gpus if batch_size is None else batch_size
     own = -(-pairs // gpus)
-    if micro_batch == 0:
+    if micro_batch == 0 and device.startswith("cpu"):
         micro_batch = own
-        if not device.startswith("cpu"):
-            memory = float(DEVICES[device].memory_bytes)
-            micro_batch = fit_micro_batch(
-                model, counts, tokens, own, pairs, precision, grad_checkpointing, memory
-            )
+    elif micro_batch == 0:
+        memory = float(DEVICES[device].memory_bytes)
+        micro_batch = fit_micro_batch(
+            model, counts, tokens, own, pairs, precision, grad_checkpointing, memory
+        )
     forward = samples * counts.flops_per_sample
     recompute = forward * (grad_checkpointing + (micro_batch < own))
     hours = (3 * forward + recompute) / speed / 3600

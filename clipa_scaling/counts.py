@@ -138,9 +138,11 @@ def count_model(
     ln_pre: bool = True,
     learned_position: bool = True,
     logit_bias: bool = False,
+    texts_per_sample: float = 1.0,
 ) -> Counts:
     """Parameters and forward FLOPs of a model at its token counts; ValueError if one cannot be.
 
+    texts_per_sample: other than 1 where pictures meet class prompts; NaN where unknown.
     Pooling, causality and padding masks change neither. nonembedding_params: without the token
     embedding and both position tables.
     """
@@ -170,6 +172,6 @@ def count_model(
     tables = table_params(size.image, position_tokens, learned_position)
     tables += (vocab_size + text_tokens) * size.text.width
     flops = image_flops(size.image, model.patch, size.embed_dim, image_tokens)
-    flops += text_flops(size.text, size.embed_dim, text_tokens)
+    flops += texts_per_sample * text_flops(size.text, size.embed_dim, text_tokens)
     total = image + text + (2 if logit_bias else 1)  # the logit scale, and siglip's bias
     return Counts(image, text, total, total - tables, flops)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
-from clipa_scaling.counts import count_model, text_flops
+from clipa_scaling.counts import count_model
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
 from clipa_scaling.spec import LARGEST, RunSpec, SpecError, identity, nearest, run_id
@@ -255,14 +255,16 @@ def equal_compute(values: Mapping[str, Any]) -> int:
     """The samples that spend a budget of training FLOPs at this cell's model and lengths."""
     shortest = {"samples": values.get("batch_size", 1), "warmup_samples": 0}
     probe = resolve({**values, **shortest, "schedule": "cosine", "decay_samples": 0})
-    model = load_model(probe.model)
     counts = count_model(
-        model, probe.image_tokens, probe.position_tokens, probe.text_tokens, probe.vocab_size
+        load_model(probe.model),
+        probe.image_tokens,
+        probe.position_tokens,
+        probe.text_tokens,
+        probe.vocab_size,
+        texts_per_sample=probe.texts_per_sample,
     )
-    text = text_flops(model.size.text, model.size.embed_dim, probe.text_tokens)
-    each = counts.flops_per_sample - (1 - probe.texts_per_sample) * text
-    if not each > 0:
+    if not counts.flops_per_sample > 0:
         message = "samples by train_flops need the number of classes; set data.labelled.classes"
         raise SpecError("samples", message)
     budget: float = values["samples"]["train_flops"]
-    return max(1, round(budget / (3 * each)))
+    return max(1, round(budget / (3 * counts.flops_per_sample)))

@@ -212,7 +212,7 @@ def test_the_assumed_utilisation_gives_the_published_hours_to_a_third(
         (
             {"gpus": 0},
             "price: micro_batch=256 gpus=0 samples=1000000 is below its least; "
-            "allowed: at least 1, 1 and 0",
+            "allowed: at least 0, 1 and 0",
         ),
     ],
 )

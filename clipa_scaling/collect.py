@@ -14,6 +14,7 @@ import pandas as pd
 from clipa_scaling import schema
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
+from clipa_scaling.spec import legacy_values
 
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
 
@@ -93,7 +94,7 @@ def run_row(
         "stage": spec.stage,
         "state": row.state.name,
         "reason": row.state.reason,
-        **{name: getattr(spec, name) for name in schema.SPEC},
+        **{name: plain(getattr(spec, name)) for name in schema.SPEC},
         **asdict(row.cost),
     }
     attempt = run.last_attempt()
@@ -118,6 +119,11 @@ def run_row(
             values |= {"accuracy_set": first["set"]}
             values |= {"eval_image_tokens": first["eval_image_tokens"]}
     return values
+
+
+def plain(value: Any) -> Any:
+    """A field's value as a table holds it: lists in one string."""
+    return " | ".join(value) if isinstance(value, tuple) else value
 
 
 def make_table(rows: list[dict[str, Any]], columns: dict[str, schema.Column]) -> pd.DataFrame:
@@ -150,11 +156,24 @@ def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> bool:
 def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables `save_tables` wrote; FileNotFoundError says how to make them."""
     tables = {}
-    for name in TABLES:
+    for name, columns in TABLES.items():
         path = folder / f"{name}.parquet"
         if not path.exists():
             raise FileNotFoundError(
                 f"{path}: no such table; make it with python -m clipa_scaling.sweep on the sweep"
             )
-        tables[name] = pd.read_parquet(path)
+        tables[name] = fill_columns(pd.read_parquet(path), columns)
     return tables
+
+
+def fill_columns(table: pd.DataFrame, columns: Mapping[str, schema.Column]) -> pd.DataFrame:
+    """An older table with today's columns: a field added since had its legacy value, others NA."""
+    legacy = legacy_values()
+    added = {
+        name: pd.Series(
+            [plain(legacy[name]) if name in legacy else None] * len(table), dtype=column.dtype
+        )
+        for name, column in columns.items()
+        if name not in table
+    }
+    return table.assign(**added)[list(columns)]

@@ -44,7 +44,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 def make_batches(pack: Pack, size: int = PX, min_area: float = 1.0, **more: Any) -> Batches:
-    options = {"batch_size": 8, "text_tokens": 12, "seed": 0, "window": 2, **more}
+    options: dict[str, Any] = {"batch_size": 8, "text_tokens": 12, "seed": 0, "window": 2, **more}
     return Batches(pack, image_size=size, crop_min_area=min_area, **options)
 
 

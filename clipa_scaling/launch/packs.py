@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from clipa_scaling import rundir
 from clipa_scaling.datablock import PackRequest
+from clipa_scaling.taggers import classes_mark
 from clipa_scaling.yamlfile import SweepError
 
 BAD_DATA, STOPPED = 2, 130  # exit codes of train/pack.py
@@ -45,7 +46,8 @@ def write_request(request: PackRequest) -> None:
 
 def is_packed(request: PackRequest) -> bool:
     """Whether a pack says that it is finished; the packer itself also looks at its parts."""
-    return (request.folder / "pack.json").exists()
+    marks = ["pack.json", *([classes_mark(request.tagger)] if request.tagger else [])]
+    return all((request.folder / mark).exists() for mark in marks)
 
 
 def run_packer(command: Sequence[str]) -> tuple[int, str]:

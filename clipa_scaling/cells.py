@@ -9,7 +9,8 @@ from scipy.special import stdtrit
 
 from clipa_scaling import schema
 
-CELL = [name for name in schema.SPEC if name not in ("seed", "kind", "parent")]
+CELL = ["stage", *(name for name in schema.SPEC if name not in ("seed", "kind", "parent"))]
+MOST_NAMES = 4  # of fields in a line's name
 COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
 LEVEL = 0.95
 # What a study is judged by where the reader names no measure: the first that it has.
@@ -65,18 +66,55 @@ def summarise_cells(
 
 
 def name_lines(cells: pd.DataFrame) -> pd.Series:
-    """Each cell's line: its model, and the fields other than image tokens in which cells differ.
+    """Each cell's line: its model, its stage where there are several, and what else tells it apart.
 
-    The image size follows from model and tokens under resize, so is named under masks only.
+    That is every field in which cells of one stage differ, other than image tokens; where those are
+    many, only what is unusual of a cell. The image size follows from model and tokens under resize,
+    so is named under masks only.
     """
-    fixed = {"model", "image_tokens"}
+    fixed = {"model", "image_tokens", "stage"}
     if (cells["image_reduction"] == "resize").all():
         fixed.add("image_size")
-    names = [name for name in CELL if name not in fixed and cells[name].nunique(dropna=False) > 1]
+    stages = cells.groupby("stage", sort=False, dropna=False)
+    names = [
+        name
+        for name in CELL
+        if name not in fixed and (stages[name].nunique(dropna=False) > 1).any()
+    ]
     lines = cells["model"].astype("string")
+    if stages.ngroups > 1:
+        lines = lines + ", " + cells["stage"].astype("string")
     for name in names:
-        lines = lines + ", " + name + "=" + cells[name].astype("string")
+        told = ", " + name + "=" + cells[name].astype("string")
+        if len(names) > MOST_NAMES:
+            usual = stages[name].transform(lambda column: column.mode(dropna=False).iloc[0])
+            told = told.where(cells[name] != usual, "")
+        lines = lines + told
     return lines
+
+
+def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The runs that no other run starts from, with `pipeline_flops` and `pipeline_hours`.
+
+    Those are sums over a run and all its ancestors.
+    """
+    runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
+    leaves = runs[~runs.index.isin(runs["parent"])].copy()
+    for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
+        leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
+    return leaves.reset_index()
+
+
+def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
+    """A cost of a run and all it starts from; NaN where an ancestor is not in the table."""
+    total = 0.0
+    while run:
+        if run not in runs.index:
+            return math.nan
+        total += float(runs.at[run, column])
+        parent = runs.at[run, "parent"]
+        run = "" if pd.isna(parent) else str(parent)
+    return total
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:

@@ -30,9 +30,11 @@ from clipa_scaling.cells import (
     at_the_end,
     main_measure,
     name_lines,
+    sum_pipelines,
     summarise_cells,
 )
 from clipa_scaling.collect import load_tables
+from clipa_scaling.published import load_earlier
 from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
@@ -90,6 +92,62 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         loc="outside right center",
     )
     figure.suptitle(f"{title}\n{bars(cells)}", fontsize=10)
+    return figure
+
+
+def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Accuracy against the training FLOPs of whole pipelines, beside published CLIP models.
+
+    Those stand on the same axes only where ours was measured on ImageNet-1k; of other sets only
+    costs can be compared, so there they are marks along the axis.
+    """
+    pipelines, earlier = sum_pipelines(tables), load_earlier()
+    done = pipelines[pipelines["accuracy"].notna()]
+    comparable = done["accuracy_set"].astype("string").str.startswith("imagenet1k").fillna(False)
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for index, (name, rows) in enumerate(done.groupby("model", sort=False)):
+        axes.plot(
+            rows["pipeline_flops"].astype(float),
+            rows["accuracy"].astype(float),
+            MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            label=str(name),
+        )
+    if len(done) and comparable.all():
+        note = "gray: published models, FLOPs in closed form"
+        axes.plot(earlier["train_flops"], earlier["imagenet1k"], "o", color="0.6", markersize=4)
+        for row in earlier.itertuples():
+            axes.annotate(
+                row.model,
+                (row.train_flops, row.imagenet1k),
+                textcoords="offset points",
+                xytext=(5, -3),
+                fontsize=7,
+                color="0.4",
+            )
+    else:
+        note = "gray: cost of published models, whose accuracy is of another set"
+        for row in earlier.itertuples():
+            axes.axvline(row.train_flops, ymax=0.03, color="0.6", linewidth=1)
+            axes.text(
+                row.train_flops,
+                0.05,
+                row.model,
+                rotation=90,
+                fontsize=7,
+                color="0.4",
+                ha="center",
+                va="bottom",
+                transform=axes.get_xaxis_transform(),
+            )
+    axes.set_xlabel(f"{label('train_flops')} of the whole pipeline")
+    accuracy_axis(axes, label("accuracy"))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(title=label("model"), frameon=False)
+    figure.suptitle(f"{title}\n{note}", fontsize=10)
     return figure
 
 
@@ -175,6 +233,9 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
     if len(at_the_end(cells)) < len(cells):  # evaluated during training too
         title = f"{name}: accuracy during training"
         drawn["accuracy_vs_samples"] = accuracy_vs_samples(tables, title)
+    if (tables["runs"]["kind"] == "finetune").any():
+        title = f"{name}: cost of pipelines beside earlier CLIP models"
+        drawn["cost_against_earlier"] = cost_against_earlier(tables, title)
     paths = []
     for stem, figure in drawn.items():
         paths.append(folder / f"{stem}.png")

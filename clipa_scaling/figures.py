@@ -129,17 +129,17 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
             )
     else:
         note = "gray: cost of published models, whose accuracy is of another set"
-        for row in earlier.itertuples():
-            axes.axvline(row.train_flops, ymax=0.03, color="0.6", linewidth=1)
+        for step, row in enumerate(earlier.sort_values("train_flops").itertuples(), 1):
+            height = 0.06 * step  # a staircase: several models have the same cost
+            axes.axvline(row.train_flops, ymax=height, color="0.8", linewidth=0.8)
             axes.text(
                 row.train_flops,
-                0.05,
-                row.model,
-                rotation=90,
+                height,
+                f"{row.model} ",
                 fontsize=7,
-                color="0.4",
-                ha="center",
-                va="bottom",
+                color="0.35",
+                ha="right",
+                va="top",
                 transform=axes.get_xaxis_transform(),
             )
     axes.set_xlabel(f"{label('train_flops')} of the whole pipeline")

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from clipa_scaling import schema
-from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.cells import CELL, at_the_end, name_lines, sum_pipelines, summarise_cells
 from clipa_scaling.collect import make_table
 
 N = 400
@@ -126,3 +126,49 @@ def test_one_set_measured_in_two_ways_is_refused() -> None:
         "evals: set=s was measured in 2 ways (fingerprint other, f): its pictures or prompts "
         "changed between runs; give the changed set another name in the sweep file"
     )
+
+
+def make_stages(**changes: list[object]) -> pd.DataFrame:
+    """Cells of a pretrain stage and its finetune, of two models."""
+    values: dict[str, list[object]] = {name: [None] * 4 for name in CELL}
+    values |= {
+        "model": ["A", "B", "A", "B"],
+        "stage": ["pretrain", "pretrain", "finetune", "finetune"],
+        "image_tokens": [16, 16, 4, 4],
+        "image_reduction": ["random"] * 4,
+        "lr": [1.0, 1.0, 0.1, 0.1],
+        **changes,
+    }
+    return pd.DataFrame(values)
+
+
+def test_lines_of_several_stages_name_the_stage_and_not_what_follows_from_it() -> None:
+    assert name_lines(make_stages()).tolist() == [
+        "A, pretrain", "B, pretrain", "A, finetune", "B, finetune",
+    ]  # fmt: skip
+    named = name_lines(make_stages(text_tokens=[8, 8, 8, 4])).tolist()
+    assert named[2:] == ["A, finetune, text_tokens=8", "B, finetune, text_tokens=4"]
+
+
+def test_where_many_fields_differ_only_the_unusual_ones_are_named() -> None:
+    differ = ("weight_decay", "beta1", "beta2", "epsilon", "grad_clip")
+    cells = make_stages(
+        stage=["pretrain"] * 4, lr=[1.0] * 4, **{name: [1, 1, 1, 2] for name in differ}
+    )
+    assert name_lines(cells).tolist()[:3] == ["A", "B", "A"]
+    assert name_lines(cells).tolist()[3].count("=2") == 5
+
+
+def test_a_pipeline_costs_its_whole_ancestry() -> None:
+    runs = pd.DataFrame(
+        {
+            "run": ["a", "b", "c", "d", None],
+            "parent": ["", "a", "b", "gone", ""],
+            "train_flops": [1.0, 2.0, 4.0, 8.0, 16.0],
+            "gpu_hours": [10.0, 20.0, 40.0, 80.0, 160.0],
+        }
+    )
+    pipelines = sum_pipelines({"runs": runs}).set_index("run")
+    assert pipelines.index.tolist() == ["c", "d"], "leaves alone"
+    assert (pipelines.at["c", "pipeline_flops"], pipelines.at["c", "pipeline_hours"]) == (7, 70)
+    assert math.isnan(pipelines.at["d", "pipeline_flops"]), "an ancestor is not in the table"

@@ -72,7 +72,7 @@ def keep_block(seed: int, sample_B: torch.Tensor, side: int, keep: int) -> torch
 
 @lru_cache
 def put_windows(side: int, count: int, device: torch.device) -> torch.Tensor:
-    """The windows on a device, copied there once: a copy waits for all that the device has to do."""
+    """The windows on a device, copied once: a copy waits for all that the device has to do."""
     return torch.from_numpy(divide_grid(side, count)).to(device)
 
 

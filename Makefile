@@ -9,7 +9,7 @@ RESULTS := $(patsubst %/runs.parquet,%,$(wildcard results/*/runs.parquet))
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all figures notebooks bench slurm slurm-stop lint types clean
+.PHONY: help install demo test test-all figures docs notebooks bench slurm slurm-stop lint types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-all: install lint types  ## lint, types and every test
 
 figures: install  ## draw the figures of all tables in results/ again
 	$(BIN)/python -m clipa_scaling.figures $(RESULTS)
+
+docs: install  ## draw the pictures in docs/ again
+	$(BIN)/python tools/draw_reductions.py
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)

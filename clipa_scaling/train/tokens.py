@@ -47,8 +47,7 @@ def keep_grid(seed: int, sample_B: torch.Tensor, side: int, keep: int) -> torch.
     With side²/4 windows these are the 2 x 2 of arXiv:2305.07017, section 3.2, for which the paper's
     code was not released; `divide_grid` says what the windows are for any other count.
     """
-    window_K4 = torch.from_numpy(divide_grid(side, keep)).to(sample_B.device)
-    top, left, height, width = window_K4.unbind(dim=1)
+    top, left, height, width = put_windows(side, keep, sample_B.device).unbind(dim=1)
     draw_BK = keyed_uniform(make_key(seed, "image grid"), sample_B, keep)
     cell_BK = (draw_BK * (height * width)).long()  # below the area: a draw is 2^-53 short of 1
     position_BK = (top + cell_BK // width) * side + left + cell_BK % width
@@ -69,6 +68,12 @@ def keep_block(seed: int, sample_B: torch.Tensor, side: int, keep: int) -> torch
     corner_B1 = place_B1 // columns * side + place_B1 % columns
     inner_K = torch.arange(keep, device=sample_B.device)
     return corner_B1 + inner_K // width * side + inner_K % width
+
+
+@lru_cache
+def put_windows(side: int, count: int, device: torch.device) -> torch.Tensor:
+    """The windows on a device, copied once: a copy waits for all that the device has to do."""
+    return torch.from_numpy(divide_grid(side, count)).to(device)
 
 
 @lru_cache

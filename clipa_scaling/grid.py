@@ -246,7 +246,9 @@ def check_branch(spec: RunSpec, trunk: RunSpec) -> int:
             raise SpecError(name, f"{message}; leave it out")
     leaves, last = spec.samples - spec.decay_samples, trunk.samples - trunk.decay_samples
     if leaves <= 0:
-        message = f"decay_samples={spec.decay_samples} is all of samples, so nothing is the parent's"
+        message = (
+            f"decay_samples={spec.decay_samples} is all of samples, so nothing is the parent's"
+        )
         raise SpecError("decay_samples", f"{message}; allowed: below {spec.samples}")
     if leaves > last:
         message = f"samples={spec.samples} leave the parent at {leaves}, past its steady {last}"

@@ -134,9 +134,9 @@ def test_a_child_sees_another_stream_than_its_parent(plan: Plan, parent: RunDir)
         spec = spec_from_json(read_json(run.spec))
         stepper = Trainer(spec, run, 1, StopFlag(), World(torch.device("cpu"))).stepper
         assert stepper.seed == stream_key(spec, run)
-        firsts.append(stepper.batches.at(0).sample_B)
-    first, other = ({int(index) for index in batch} for batch in firsts)
-    assert first != other
+        firsts.append(stepper.batches.at(0).text_BT)
+    first, other = ({tuple(text) for text in batch.tolist()} for batch in firsts)
+    assert first != other, "other pictures, not the same in another order"
 
 
 def test_a_changed_file_of_first_weights_is_refused_with_both_fingerprints(
@@ -231,7 +231,7 @@ def test_a_chain_of_lengths_keeps_what_was_learned(tmp_path: Path) -> None:
     tables = load_tables(tmp_path / "results/chain")
     runs = tables["runs"].set_index("stage")
     assert runs.loc[["pretrain", "mid", "late"], "image_size"].tolist() == [16, 32, 48]
-    metrics = tables["metrics"].sort_values("samples").groupby("run").first()["loss"]
+    metrics = tables["curves"].sort_values("samples").groupby("run").first()["loss"]
     first = {stage: float(metrics[run]) for stage, run in runs["run"].items()}
     assert first["mid"] < first["pretrain"] - 0.1 and first["late"] < first["pretrain"] - 0.1
     before = tables["evals"][tables["evals"]["positions"].notna()]

@@ -133,9 +133,7 @@ def test_a_decay_goes_on_with_the_stream_of_the_finetune_that_it_leaves(
     whole = finish(plan("whole", **DECAYS[0] | changes, schedule="wsd"))
     run = branch(plan, "cooled", 0, steady, seed=5)
     check_same(finish(run), whole)
-    keys = [
-        stream_key(spec_from_json(read_json(item.spec)), item) for item in (run, steady, trunk)
-    ]
+    keys = [stream_key(spec_from_json(read_json(item.spec)), item) for item in (run, steady, trunk)]
     assert keys[0] == keys[1] != keys[2]
 
 

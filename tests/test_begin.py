@@ -197,7 +197,7 @@ CHAIN = """\
 name: chain
 data:
   train: scenes
-  pairs: 2_000
+  pairs: 1_000
   store_px: 48
   evals:
     held_out: {path: scenes, task: retrieve, pairs: 64, seed: 2}
@@ -215,11 +215,11 @@ stages:
   mid:
     kind: finetune
     parent: pretrain
-    set: {image_tokens: 16, samples: 256, lr: 5e-4}
+    set: {image_tokens: 16, samples: 192, lr: 5e-4}
   late:
     kind: finetune
     parent: mid
-    set: {image_tokens: 36, samples: 128, lr: 5e-4}
+    set: {image_tokens: 36, samples: 64, lr: 5e-4}
 resources: {gpu: cpu-core}
 """
 

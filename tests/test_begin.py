@@ -21,7 +21,7 @@ from clipa_scaling.rundir import DONE, FAILED, STOPPED, RunDir, read_json, read_
 from clipa_scaling.spec import spec_from_json
 from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.train import trainer
-from clipa_scaling.train.begin import stream_key
+from clipa_scaling.train.begin import find_origin, stream_key
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.loop import work
 from clipa_scaling.train.positions import IMAGE_TABLE, TEXT_TABLE
@@ -121,7 +121,7 @@ def trained_from(run: RunDir) -> dict[str, torch.Tensor]:
     """The weights that a run's first step starts from, when no treatment is measured."""
     spec = spec_from_json(read_json(run.spec))
     begun = Trainer(spec, run, 1, StopFlag(), World(torch.device("cpu")))
-    begun.origin = trainer.begin.find_origin(spec, run, begun.model)
+    begun.origin = find_origin(spec, run, begun.model)
     assert begun.origin is not None
     begun.origin.load(begun.model)
     return dict(begun.model.state_dict())
@@ -204,7 +204,7 @@ data:
 fixed:
   model: T32/8
   image_tokens: 4
-  samples: 512
+  samples: 2_048
   batch_size: 64
   lr: 2e-3
   text_tokens: 8

@@ -168,10 +168,11 @@ class Expansion:
         overlay = self.document.check_keys(set_where, body.get("set", {}), settable())
         for parent_id, parent_cell in list(self.by_stage[parent].items()):
             base = parent_cell.copy()
-            for name, value in NOT_INHERITED.items():
-                base.set(name, value, set_where)
-            if kind == "decay":
+            if kind == "decay":  # the same training, so all of it is inherited
                 base.set("schedule", "wsd", set_where)
+            else:
+                for name, value in NOT_INHERITED.items():
+                    base.set(name, value, set_where)
             for name, value in overlay.items():
                 place = (*set_where, name)
                 base.set(name, stage.read_choice(place, name, value), place)
@@ -244,6 +245,11 @@ def check_branch(spec: RunSpec, trunk: RunSpec) -> int:
             message = f"{name} differs from the parent's, whose training a decay stage goes on with"
             raise SpecError(name, f"{message}; leave it out")
     leaves, last = spec.samples - spec.decay_samples, trunk.samples - trunk.decay_samples
+    if leaves <= 0:
+        message = (
+            f"decay_samples={spec.decay_samples} is all of samples, so nothing is the parent's"
+        )
+        raise SpecError("decay_samples", f"{message}; allowed: below {spec.samples}")
     if leaves > last:
         message = f"samples={spec.samples} leave the parent at {leaves}, past its steady {last}"
         most = last + spec.decay_samples

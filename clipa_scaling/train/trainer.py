@@ -121,6 +121,7 @@ class Trainer:
     def compare_positions(self) -> None:
         """Evaluate a child of another length before any step, under each treatment of positions."""
         if not self.spec.evals or self.samples > 0:
+            self.origin = None
             return
         if not self.world.leads:
             self.wait_for_evaluation()

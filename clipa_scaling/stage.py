@@ -68,7 +68,7 @@ class Stage:
 
     def __init__(self, document: Document, where: Where, body: Mapping[str, Any], name: str):
         self.document, self.where, self.name = document, where, name
-        self.axes = self.read_axes(body.get("axes", {}))
+        self.axes = self.read_axes(body.get("axes", {}), body.get("zip", []))
         self.zips = self.read_zips(body.get("zip", []))
         self.rules = [
             replace(rule, then=read_fields(document, (*rule.where, "set"), rule.then))
@@ -76,8 +76,10 @@ class Stage:
         ]
         self.exclude = list(self.read_choices("exclude", body.get("exclude", []), "because"))
 
-    def read_axes(self, body: Any) -> dict[str, list[Any]]:
+    def read_axes(self, body: Any, zips: Any) -> dict[str, list[Any]]:
         where = (*self.where, "axes")
+        groups = [group for group in zips if isinstance(group, list)] if zips else []
+        zipped = {name for group in groups for name in group}  # may hold a value twice
         axes: dict[str, list[Any]] = {}
         for name, choices in self.document.check_keys(where, body, settable()).items():
             place = (*where, name)
@@ -87,7 +89,7 @@ class Stage:
             listed = self.document.check_list(place, choices)
             axes[name] = [self.read_choice((*place, i), name, v) for i, v in enumerate(listed)]
             for index, value in enumerate(axes[name]):
-                if value in axes[name][:index]:
+                if name not in zipped and value in axes[name][:index]:
                     raise self.document.error(
                         (*place, index), f"{value!r} stands twice; remove one"
                     )

@@ -107,13 +107,14 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
     """A cost of a run and all it starts from; NaN where an ancestor is not in the table."""
+    costs = runs[column].astype(float)
+    parents = runs["parent"].astype("string").fillna("")
     total = 0.0
     while run:
         if run not in runs.index:
             return math.nan
-        total += float(runs.at[run, column])
-        parent = runs.at[run, "parent"]
-        run = "" if pd.isna(parent) else str(parent)
+        total += float(costs[run])
+        run = str(parents[run])
     return total
 
 

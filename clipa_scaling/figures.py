@@ -102,6 +102,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     costs can be compared, so there they are marks along the axis.
     """
     pipelines, earlier = sum_pipelines(tables), load_earlier()
+    names, costs = earlier["model"].tolist(), earlier["train_flops"].tolist()
     done = pipelines[pipelines["accuracy"].notna()]
     comparable = done["accuracy_set"].astype("string").str.startswith("imagenet1k").fillna(False)
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
@@ -118,24 +119,18 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     if len(done) and comparable.all():
         note = "gray: published models, FLOPs in closed form"
         axes.plot(earlier["train_flops"], earlier["imagenet1k"], "o", color="0.6", markersize=4)
-        for row in earlier.itertuples():
-            axes.annotate(
-                row.model,
-                (row.train_flops, row.imagenet1k),
-                textcoords="offset points",
-                xytext=(5, -3),
-                fontsize=7,
-                color="0.4",
-            )
+        for name, x, y in zip(names, costs, earlier["imagenet1k"].tolist(), strict=True):
+            offset: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, -3)}
+            axes.annotate(name, (x, y), fontsize=7, color="0.4", **offset)
     else:
         note = "gray: cost of published models, whose accuracy is of another set"
-        for step, row in enumerate(earlier.sort_values("train_flops").itertuples(), 1):
+        for step, (x, name) in enumerate(sorted(zip(costs, names, strict=True)), 1):
             height = 0.06 * step  # a staircase: several models have the same cost
-            axes.axvline(row.train_flops, ymax=height, color="0.8", linewidth=0.8)
+            axes.axvline(x, ymax=height, color="0.8", linewidth=0.8)
             axes.text(
-                row.train_flops,
+                x,
                 height,
-                f"{row.model} ",
+                f"{name} ",
                 fontsize=7,
                 color="0.35",
                 ha="right",

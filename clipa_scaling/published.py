@@ -27,10 +27,12 @@ def load_earlier(folder: Path = FOLDER) -> pd.DataFrame:
     if not path.exists():
         raise TableError(f"{path}: no such table; it comes with a clone of the repository")
     stages = pd.read_csv(path)
-    stages["train_flops"] = [
-        3 * row.samples * forward_flops(row.architecture, row.image_size, row.text_tokens, row.kept)
-        for row in stages.rename(columns={"kept_share": "kept"}).itertuples()
+    columns = ("architecture", "image_size", "text_tokens", "kept_share")
+    forward = [
+        forward_flops(*values)
+        for values in zip(*(stages[name].tolist() for name in columns), strict=True)
     ]
+    stages["train_flops"] = 3 * stages["samples"] * forward
     models = stages.groupby("model", sort=False)
     flops = models["train_flops"].sum()
     first = models[["a100_hours", "imagenet1k", "source"]].first()

@@ -78,7 +78,7 @@ class Stage:
 
     def read_axes(self, body: Any, zips: Any) -> dict[str, list[Any]]:
         where = (*self.where, "axes")
-        groups = [group for group in zips if isinstance(group, list)] if zips else []
+        groups = [group for group in zips if isinstance(group, list)] if type(zips) is list else []
         zipped = {name for group in groups for name in group}  # may hold a value twice
         axes: dict[str, list[Any]] = {}
         for name, choices in self.document.check_keys(where, body, settable()).items():

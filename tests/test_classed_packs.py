@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return Pack.open(folder)
 
 
-def make_batches(scenes: Pack, reduction: str, tokens: int, **more: int) -> Batches:
+def make_batches(scenes: Pack, reduction: str, tokens: int, **more: Any) -> Batches:
     return Batches(
         scenes,
         batch_size=16,

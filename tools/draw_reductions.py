@@ -15,7 +15,7 @@ from matplotlib.textpath import TextPath
 from PIL import Image
 
 from clipa_scaling.taggers import name_tagger
-from clipa_scaling.train.data import resize_one
+from clipa_scaling.train.pictures import resize_one
 from clipa_scaling.train.reduce import reduce_ids
 from clipa_scaling.train.scenes import make_scenes
 from clipa_scaling.train.tagging import ADJECTIVE, NOUN, OTHER, VERB, make_tagger

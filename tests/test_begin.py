@@ -223,6 +223,7 @@ resources: {gpu: cpu-core}
 """
 
 
+@pytest.mark.slow
 def test_a_chain_of_lengths_runs_and_its_cells_leave_out_the_treatments(tmp_path: Path) -> None:
     sweep = write_small(tmp_path, CHAIN)
     done = run_sweep(sweep)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def spec_of(packs: dict[str, Pack], objective: str, **changes: Any) -> RunSpec:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("micro_batch", [16, 8, 5])
+@pytest.mark.parametrize("micro_batch", [16, 8, 1])
 def test_slices_give_the_whole_batchs_gradient(
     packs: dict[str, Pack], objective: str, micro_batch: int
 ) -> None:
@@ -205,7 +206,7 @@ def test_clipping_limits_what_the_optimizer_sees(packs: dict[str, Pack]) -> None
 
 def test_the_largest_scale_is_the_specs(packs: dict[str, Pack]) -> None:
     for largest, expected in ((5.0, 5.0), (0.0, 1 / 0.07), (100.0, 1 / 0.07)):
-        spec = spec_of(packs, "contrastive", logit_scale_max=largest)
+        spec = replace(spec_of(packs, "contrastive"), logit_scale_max=largest)
         model = build(spec)
         Step(spec, model, World(torch.device("cpu")), 0).take(0)
         assert model.logit_scale.exp().item() == pytest.approx(expected, rel=1e-2)

@@ -46,6 +46,9 @@ def summarise_cells(
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
     done = runs[runs["state"] == "done"]
+    # A decay run's own cost is its decay's; its model has seen all its samples.
+    whole = 3.0 * done["samples"] * done["flops_per_sample"]
+    done = done.assign(train_flops=done["train_flops"].where(done["kind"] != "decay", whole))
     check_one_benchmark(chosen[chosen["run"].isin(done["run"])])
     joined = done.merge(
         chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
@@ -106,15 +109,22 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
-    """A cost of a run and all it starts from; NaN where an ancestor is not in the table."""
-    costs = runs[column].astype(float)
+    """A cost of a run and all it starts from; NaN where an ancestor is not in the table.
+
+    Of a decay run's parent counts the part before the branch.
+    """
+    costs, samples = runs[column].astype(float), runs["samples"].astype(float)
     parents = runs["parent"].astype("string").fillna("")
-    total = 0.0
+    leaves = samples - runs["decay_samples"].astype(float)
+    total, share = 0.0, 1.0
     while run:
         if run not in runs.index:
             return math.nan
-        total += float(costs[run])
-        run = str(parents[run])
+        total += share * float(costs[run])
+        parent = str(parents[run])
+        is_branch = runs.at[run, "kind"] == "decay" and parent in runs.index
+        share = float(leaves[run] / samples[parent]) if is_branch else 1.0
+        run = parent
     return total
 
 

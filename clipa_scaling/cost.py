@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from clipa_scaling.counts import count_model
+from clipa_scaling.counts import count_model, text_flops
 from clipa_scaling.memory import estimate_memory, fit_micro_batch
 from clipa_scaling.models import Model
 
@@ -155,7 +155,11 @@ def price(
             model, counts, tokens, own, pairs, precision, grad_checkpointing, memory
         )
     forward = samples * counts.flops_per_sample
-    recompute = forward * (grad_checkpointing + (micro_batch < own))
+    texts = texts_per_sample * text_flops(model.size.text, model.size.embed_dim, text_tokens)
+    twice = texts if micro_batch < texts_per_sample * own else 0.0
+    if micro_batch < own:
+        twice += counts.flops_per_sample - texts
+    recompute = (forward if grad_checkpointing else 0.0) + samples * twice
     hours = (3 * forward + recompute) / speed / 3600
     return Cost(
         **counts._asdict(),

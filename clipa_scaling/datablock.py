@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from clipa_scaling.source import (
 )
 from clipa_scaling.spec import EvalSet, SpecError
 from clipa_scaling.taggers import name_tagger
-from clipa_scaling.weights import OPEN_CLIP, fingerprint_weights
+from clipa_scaling.weights import OPEN_CLIP, fingerprint_starts
 from clipa_scaling.yamlfile import Document, Where
 
 SOURCE_KEYS = {"id": str, "caption": str, "label": str, "pairs": int, "seed": int}
@@ -25,6 +26,7 @@ DATA_KEYS = (
 )  # fmt: skip
 LABELLED_KEYS = ("path", "prompts", "classes", *SOURCE_KEYS)
 EVAL_KEYS = ("path", "task", "prompts", *SOURCE_KEYS)
+WORDNET_ID, IMAGENET_CLASSES = re.compile(r"n\d{8}"), 1_000
 DEFAULT_PROMPTS = ["a photo of a {}"]
 
 Needs = Literal["captions", "labels"]
@@ -102,16 +104,15 @@ class DataBlock:
     def starts(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Where the towers' first weights lie, relative paths made whole, and what they are."""
         found = {name: values.get(name, "") for name in ("image_start", "text_start")}
-        prints = []
         for name, start in found.items():
             if start and not start.startswith(OPEN_CLIP):
-                found[name] = start = str(self.document.path.resolve().parent / start)
-            try:
-                prints.append(fingerprint_weights(start) if start else "")
-            except DataError as error:
-                self.missing = self.missing or str(self.document.error(("fixed", name), str(error)))
-                prints.append("missing")
-        return {**found, "start_fingerprint": " ".join(prints).strip()}
+                found[name] = str(self.document.path.resolve().parent / start)
+        try:
+            named = fingerprint_starts(found["image_start"], found["text_start"])
+        except DataError as error:
+            self.missing = self.missing or str(self.document.error(("fixed",), str(error)))
+            named = "missing"
+        return {**found, "start_fingerprint": named}
 
     def ask_for_classes(self) -> str:
         """The tagger of the training captions' words, which their pack shall then have."""
@@ -150,8 +151,13 @@ class DataBlock:
         if source.kind == "scenes":
             found = SCENES_CLASSES
         elif source.kind == "folder":
-            found = len({name.partition("/")[0] for name, _ in list_pictures(source.where)})
-        elif declared is None and Path(source.where).exists():
+            names = {name.partition("/")[0] for name, _ in list_pictures(source.where)}
+            found = len(names)
+            if all(WORDNET_ID.fullmatch(name) for name in names) and found != IMAGENET_CLASSES:
+                message = f"{found} folders named by WordNet ids are no words; allowed: all "
+                message += f"{IMAGENET_CLASSES:,} of ImageNet-1k, or class names; rename them"
+                raise self.document.error((*where, "path"), message)
+        elif declared is None:
             message = "shards do not tell before they are read how many; add classes"
             raise self.document.error(where, message)
         if declared is not None and found not in (None, declared):

@@ -146,6 +146,11 @@ def over_budget(plan: Plan) -> str | None:
     budget = plan.sweep.budget
     for name, limit in (("gpu_hours", budget.gpu_hours), ("dollars", budget.dollars)):
         needed = plan.total(name, plan.left)
+        if math.isnan(needed) and limit < math.inf:
+            return (
+                f"{plan.sweep.path}: budget: what the runs left need is unknown, since "
+                "data.labelled has no classes; add them, or take budget out"
+            )
         if needed > limit:
             return (
                 f"{plan.sweep.path}: budget: the runs left, {len(plan.left)}, need {needed:.4g} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clipa_scaling.models import ConvNet, Model, load_model
@@ -35,6 +35,8 @@ def resolve(values: Mapping[str, Any]) -> RunSpec:
     resolved["decay_samples"] = find_decay(resolved)
     if values.get("image_position") == "sincos":
         resolved.setdefault("image_position_change", "recompute")
+    for name in without_effect(resolved):
+        resolved.pop(name, None)
     spec = RunSpec(**resolved)
     check_together(spec, model)
     return spec
@@ -155,6 +157,7 @@ def check_together(spec: RunSpec, model: Model) -> None:
     if isinstance(model.size.image, ConvNet) and spec.image_tokens < 4:
         message = f"image_tokens={spec.image_tokens} is a grid that {spec.model} cannot halve"
         raise SpecError("image_tokens", f"{message}; nearest: 4")
+    check_origin(spec)
     if spec.logit_bias_init and spec.objective != "siglip":
         message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
         raise SpecError("logit_bias_init", f"{message}; leave it out")
@@ -166,6 +169,28 @@ def check_together(spec: RunSpec, model: Model) -> None:
     if spec.kind == "decay" and spec.schedule != "wsd":
         message = f"schedule={spec.schedule} has no decay; set schedule: wsd in the decay stage"
         raise SpecError("schedule", message)
+
+
+def without_effect(values: Mapping[str, Any]) -> Iterator[str]:
+    """Fields that decide nothing in this run, so must not tell it from its like."""
+    if not values.get("color_jitter"):
+        yield "color_jitter_share"
+    if values.get("schedule") != "wsd":
+        yield "decay_shape"
+    if not (values.get("parent") or values.get("image_start") or values.get("text_start")):
+        yield from ("image_position_change", "text_position_change")
+
+
+def check_origin(spec: RunSpec) -> None:
+    """A run starts from a parent, or from released weights, or afresh; SpecError otherwise."""
+    starts = spec.image_start or spec.text_start
+    if starts and spec.parent and spec.kind != "decay":
+        name = "image_start" if spec.image_start else "text_start"
+        message = f"{name}={starts} has no meaning beside a parent, whose weights a stage takes"
+        raise SpecError(name, f"{message}; allowed: in the first stage")
+    if spec.fresh_weights and not (starts or spec.parent):
+        message = "fresh_weights is for runs that start from other weights"
+        raise SpecError("fresh_weights", f"{message}; leave it out")
 
 
 def check_classify(spec: RunSpec) -> None:

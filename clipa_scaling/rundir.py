@@ -14,6 +14,7 @@ from clipa_scaling.claim import is_alive, load_owner
 
 # How a run's process ends; 75 is sysexits' EX_TEMPFAIL.
 DONE, FAILED, STOPPED, DIVERGED, HELD = 0, 1, 75, 76, 77
+OPTIMIZER = "optimizer.pt"  # of a checkpoint that training can go on from
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -138,6 +139,11 @@ class RunDir:
         whole = [folder for folder in self.checkpoints.iterdir() if folder.name.isdigit()]
         return max(whole, key=lambda folder: int(folder.name), default=None)
 
+    def kept_states(self) -> list[int]:
+        """The samples of the checkpoints that training can go on from, rising."""
+        found = self.checkpoints.glob(f"*/{OPTIMIZER}")
+        return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
+
     def last_attempt(self) -> Path | None:
         """The folder of the latest attempt, or None before the first."""
         if not self.attempts.is_dir():
@@ -186,9 +192,11 @@ def read_failure(attempt: Path) -> dict[str, str] | None:
 
 
 def make_run(run: RunDir, spec: Mapping[str, Any]) -> None:
-    """Make a run's folder with its spec."""
+    """Make a run's folder with its spec; states that another sweep asked it to keep stay asked."""
     run.path.mkdir(parents=True, exist_ok=True)
-    write_json(run.spec, spec)
+    before = read_json(run.spec) or {}
+    kept = sorted({*spec["keep_samples"], *before.get("keep_samples", ())})
+    write_json(run.spec, {**spec, "keep_samples": kept})
 
 
 def find_project(start: Path | None = None) -> Path:

@@ -133,7 +133,13 @@ def print_plan(console: Console, plan: Plan) -> None:
             f"({kind}); training only, evaluation not counted."
         )
         kept = sum(4 * row.cost.total_params for row in plan.rows)
-        console.print(f"Checkpoints kept at the end (weights): {si(kept, 'B')}.")
+        trunks = sum(
+            len(row.planned.spec.keep_samples) * row.cost.checkpoint_bytes for row in plan.rows
+        )
+        branches = f"; states that decay stages branch off from: {si(trunks, 'B')}"
+        console.print(
+            f"Checkpoints kept at the end (weights): {si(kept, 'B')}{branches if trunks else ''}."
+        )
     for warning in plan.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 

@@ -43,7 +43,7 @@ from clipa_scaling.show import MOST_ROWS, print_plan
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.yamlfile import SweepError
 
-TRAINED = ("pretrain", "finetune")
+TRAINED = ("pretrain", "decay", "finetune")
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> N
                 f"{plan.sweep.path}: stage {spec.stage}: kind={spec.kind} is planned only; "
                 f"this version trains {' and '.join(TRAINED)}: leave the stage out"
             )
+        if spec.kind == "decay":
+            check_trunk(plan, row, runs)
         if here and spec.gpus > 1:
             raise SweepError(
                 f"{plan.sweep.path}: gpus={spec.gpus}: a run here uses one device; allowed: 1, or "
@@ -139,6 +141,21 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> N
     changed = None if accept_changed else changed_defaults(plan, runs)
     if changed:
         raise SweepError(changed)
+
+
+def check_trunk(plan: Plan, row: PlanRow, runs: Path) -> None:
+    """SweepError for a decay run whose parent is done and kept no state that it could leave."""
+    spec = row.planned.spec
+    trunk = RunDir(runs / spec.parent)
+    leaves = spec.samples - spec.decay_samples
+    kept = trunk.kept_states()
+    if trunk.done.exists() and not any(samples <= leaves for samples in kept):
+        listed = ", ".join(map(str, kept)) or "none"
+        raise SweepError(
+            f"{plan.sweep.path}: stage {spec.stage}: {spec.parent} is done and kept no state at "
+            f"sample {leaves} or before (kept: {listed}); plan decay stages before their parent is "
+            "trained, remove its folder, or give another seed"
+        )
 
 
 def run_here(

@@ -37,6 +37,13 @@ def fingerprint_weights(start: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def fingerprint_starts(image_start: str, text_start: str) -> str:
+    """What names the first weights of both towers, and which has which; empty without any."""
+    starts = {"image": image_start, "text": text_start}
+    named = [f"{tower}={fingerprint_weights(start)}" for tower, start in starts.items() if start]
+    return " ".join(named)
+
+
 def split_name(start: str) -> tuple[str, str]:
     """MODEL and TAG of `open_clip:MODEL/TAG`, the model as open_clip lists it; or DataError."""
     model, _, tag = start.removeprefix(OPEN_CLIP).rpartition("/")

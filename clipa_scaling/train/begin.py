@@ -18,7 +18,7 @@ from clipa_scaling.train.fit_weights import PARTS, fit_weights
 from clipa_scaling.train.keyed import make_key
 from clipa_scaling.train.positions import Weights, treatments
 from clipa_scaling.train.released import name_starts, read_start
-from clipa_scaling.weights import fingerprint_weights
+from clipa_scaling.weights import fingerprint_starts
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def check_starts(spec: RunSpec, run: RunDir) -> None:
     """Refused where files of weights are not those that the run was planned with."""
     starts = [start for start in (spec.image_start, spec.text_start) if start]
     try:
-        now = " ".join(fingerprint_weights(start) for start in starts)
+        now = fingerprint_starts(spec.image_start, spec.text_start)
     except DataError as error:
         raise Refused(f"{run.path.name}: {error}") from None
     if now != spec.start_fingerprint:
@@ -96,13 +96,14 @@ def find_branch(spec: RunSpec, run: RunDir, device: torch.device) -> Checkpoint:
     """
     parent = find_parent(spec, run)
     leaves = spec.samples - spec.decay_samples
-    kept = checkpoint.list_whole(parent)
+    kept = parent.kept_states()
     before = [samples for samples in kept if samples <= leaves]
     if not before or not parent.done.exists():
         listed = ", ".join(map(str, kept)) or "none"
         raise Refused(
             f"{run.path.name}: parent {spec.parent} has no state at sample {leaves} or before; "
-            f"allowed: a parent that is done and was planned with this stage; it kept: {listed}"
+            f"it kept: {listed}; allowed: a parent that was planned with this stage and is done; "
+            "give it another seed, or remove its folder, and launch again"
         )
     return checkpoint.load(parent, max(before), device)
 

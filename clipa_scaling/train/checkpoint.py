@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from clipa_scaling.rundir import RunDir, sync_folder
+from clipa_scaling.rundir import OPTIMIZER, RunDir, sync_folder
 
-WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.pt"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,6 @@ def keep_only(run: RunDir, kept: Collection[str]) -> None:
     for folder in run.checkpoints.iterdir():
         if folder.name not in kept:
             shutil.rmtree(folder)
-
-
-def list_whole(run: RunDir) -> list[int]:
-    """The samples of the checkpoints that training can go on from, rising."""
-    found = run.checkpoints.glob(f"*/{OPTIMIZER}")
-    return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
 
 
 def load(run: RunDir, samples: int, device: torch.device) -> Checkpoint:

@@ -11,7 +11,7 @@ from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.spec import RunSpec
 from clipa_scaling.train import begin, checkpoint, watch
-from clipa_scaling.train.ending import Diverged
+from clipa_scaling.train.ending import Diverged, Refused
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.model import build_of, make_model
@@ -100,15 +100,27 @@ class Trainer:
         [at] = self.world.from_first(-1 if last is None else int(last.name))
         if at < 0 and self.spec.kind == "decay":
             self.take_over(begin.find_branch(self.spec, self.run, self.device))
-        elif at <= 0 and self.world.leads:
-            self.origin = begin.find_origin(self.spec, self.run, self.model)
-            if self.origin is not None:
-                self.origin.load(self.model)
+        elif at <= 0:
+            self.load_origin()
         if at >= 0:
             self.take_over(checkpoint.load(self.run, int(at), self.device))
         # The weights that a seed makes may differ in last bits between types of CPU.
         self.world.copy_first(self.model.parameters())
         self.record.begin(self.samples)
+
+    def load_origin(self) -> None:
+        """Give rank 0 the weights that the run starts from. Refused on every rank, or on none."""
+        refusal: Refused | None = None
+        if self.world.leads:
+            try:
+                self.origin = begin.find_origin(self.spec, self.run, self.model)
+                if self.origin is not None:
+                    self.origin.load(self.model)
+            except Refused as error:
+                refusal = error
+        [refused] = self.world.from_first(refusal is not None)
+        if refused:
+            raise refusal or Refused("refused by rank 0, whose log says why")
 
     def take_over(self, saved: checkpoint.Checkpoint) -> None:
         """Stand where a checkpoint was made."""
@@ -123,16 +135,18 @@ class Trainer:
         if not self.spec.evals or self.samples > 0:
             self.origin = None
             return
-        if not self.world.leads:
+        if self.world.leads:
+            try:
+                self.record.add_evals(self.evaluate_treatments())
+            finally:
+                if self.origin is not None:
+                    self.origin.load(self.model)
+                    self.origin = None
+            self.agree_to_go_on(busy=False)
+        else:
             self.wait_for_evaluation()
-            return
-        try:
-            self.record.add_evals(self.evaluate_treatments())
-        finally:
-            if self.origin is not None:
-                self.origin.load(self.model)
-                self.origin = None
-        self.agree_to_go_on(busy=False)
+        # Made anew, on another type of CPU than a resumed run's were, they may differ in last bits.
+        self.world.copy_first(self.model.parameters())
 
     def evaluate_treatments(self) -> list[dict[str, Any]]:
         """Rows of the evals table at sample 0, none where no length changes or they are there."""

@@ -3,8 +3,9 @@
 Chance is the loss of a model that tells nothing apart (`chance_loss`). Two rules, neither of which
 reads a row of the warm-up:
 
-stuck: past the warm-up, past a fifth of the samples and 200 steps, no row so far was below 0.98 of
-chance. Assumed: runs of committed studies are below 0.9 of it by then.
+stuck: past the warm-up, past half of the samples and 200 steps, no row so far was below 0.998 of
+chance. Assumed, with care to leave cells alone that learn very little, as from captions of a single
+word: those belong into a study's tables. Runs of committed studies are below 0.9 of it by then.
 
 spiking: the level, the lowest mean of five rows in a row, has been at most half of chance, and now
 three rows in a row, all past the warm-up, lie more than half the way from the level back to chance.
@@ -21,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-STUCK_ABOVE = 0.98  # of chance
-STUCK_SHARE = 0.2  # of the samples, before which nothing is called stuck
+STUCK_ABOVE = 0.998  # of chance
+STUCK_SHARE = 0.5  # of the samples, before which nothing is called stuck
 STUCK_STEPS = 200
 LEARNT_BELOW = 0.5  # of chance: what has come so far can spike
 LEVEL_ROWS = 5  # the lowest of many noisy rows says little of the level
@@ -55,7 +56,7 @@ def judge(
     if not rows or rows[-1]["samples"] <= warmup:
         return None
     samples, loss = rows[-1]["samples"], rows[-1]["loss"]
-    losses = np.array([row["loss"] for row in rows])
+    losses = np.array([row["loss"] for row in rows if row["samples"] > warmup])
     lowest = losses.min()
     at_chance = f"{CHANCE_NAMES[objective]} = {chance:.4g}"
     late = samples > STUCK_SHARE * total and samples >= STUCK_STEPS * batch_size

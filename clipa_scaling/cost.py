@@ -134,14 +134,12 @@ def price(
     """What a training run takes; ValueError for an unknown device and counts that cannot be.
 
     image_tokens, position_tokens: patches seen and in the position table, CLS not counted.
-    micro_batch: pairs one device holds at once; 0: what should fit it, on CPUs all. batch_size:
-    pairs in one loss; default micro_batch x gpus. utilisation: default the device's, an assumption.
+    micro_batch: pairs a device holds at once; 0: what should fit it, on CPUs all. batch_size: pairs
+    in one loss; default micro_batch x gpus. utilisation: default the device's.
     texts_per_sample: other than 1 where pictures meet class prompts; NaN where unknown.
     """
-    counts = count_model(
-        model, image_tokens, position_tokens, text_tokens, vocab_size, ln_pre, learned_position,
-        logit_bias, texts_per_sample,
-    )  # fmt: skip
+    lengths = (image_tokens, position_tokens, text_tokens, vocab_size)
+    counts = count_model(model, *lengths, ln_pre, learned_position, logit_bias, texts_per_sample)
     speed, share = find_speed(device, precision, utilisation)
     check_amounts(samples, micro_batch, gpus)
     tokens = (image_tokens, text_tokens)
@@ -156,10 +154,9 @@ def price(
         )
     forward = samples * counts.flops_per_sample
     texts = texts_per_sample * text_flops(model.size.text, model.size.embed_dim, text_tokens)
-    twice = texts if micro_batch < texts_per_sample * own else 0.0
-    if micro_batch < own:
-        twice += counts.flops_per_sample - texts
-    recompute = (forward if grad_checkpointing else 0.0) + samples * twice
+    twice = (micro_batch < own) * (counts.flops_per_sample - texts)
+    twice += texts if micro_batch < texts_per_sample * own else 0.0
+    recompute = grad_checkpointing * forward + samples * twice
     hours = (3 * forward + recompute) / speed / 3600
     return Cost(
         **counts._asdict(),

@@ -141,13 +141,13 @@ def test_a_child_sees_another_stream_than_its_parent(plan: Plan, parent: RunDir)
 def test_a_changed_file_of_first_weights_is_refused_with_both_fingerprints(
     plan: Plan, parent: RunDir, tmp_path: Path
 ) -> None:
-    from clipa_scaling.weights import fingerprint_weights
+    from clipa_scaling.weights import fingerprint_starts, fingerprint_weights
 
     save_file(weights_of(parent), tmp_path / "first.safetensors")
     start = str(tmp_path / "first.safetensors")
     planned = fingerprint_weights(start)
     starts = {"image_start": start, "text_start": start, "kind": "finetune"}
-    prints = {"start_fingerprint": f"{planned} {planned}"}
+    prints = {"start_fingerprint": fingerprint_starts(start, start)}
     good = plan("good", samples=64, **starts, **prints)
     assert positions_of(finish(good)) == []
     first, fresh = read_jsonl(good.metrics)[0]["loss"], read_jsonl(parent.metrics)[0]["loss"]

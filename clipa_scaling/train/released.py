@@ -17,39 +17,11 @@ from safetensors import SafetensorError
 
 from clipa_scaling.source import DataError
 from clipa_scaling.train.ending import Refused
-from clipa_scaling.train.fit_weights import fit_weights, part_of
-from clipa_scaling.train.positions import Weights
+from clipa_scaling.train.fit_weights import part_of
 from clipa_scaling.weights import OPEN_CLIP, split_name
 
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, pickle.PickleError, SafetensorError)
 HEAD = "width of a head"  # no shape tells it, and weights mean nothing under another
-
-
-def load_start(
-    model: open_clip.CLIP,
-    image_start: str,
-    text_start: str,
-    *,
-    image_change: str = "interpolate",
-    text_change: str = "interpolate",
-    fresh_weights: Sequence[str] = (),
-    initial: Weights | None = None,
-) -> None:
-    """Give each tower that names a start its weights; for the rest see `fit_weights`.
-
-    From one source for both come the logit scale, and the bias, too. Repeatable with `initial`.
-    Refused where the weights cannot be had or do not fit.
-    """
-    fit_weights(
-        model,
-        read_start(model, image_start, text_start),
-        " and ".join(dict.fromkeys(start for start in (image_start, text_start) if start)),
-        image_change=image_change,
-        text_change=text_change,
-        fresh_weights=fresh_weights,
-        initial=initial,
-        parts=[part for part, start in name_starts(image_start, text_start).items() if start],
-    )
 
 
 def name_starts(image_start: str, text_start: str) -> dict[str, str]:

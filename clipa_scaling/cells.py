@@ -31,8 +31,9 @@ def summarise_cells(
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
-    Columns: the cell's, `evaluated_at` (samples), `mean` over `seeds` runs, `half_width` of its
-    95 % interval (see `half_widths`), and costs. `measure`: by default the study's main one.
+    Columns: the cell's, `before` (see `name_parents`), `evaluated_at` (samples), `mean` of `seeds`
+    runs, `half_width` of its 95 % interval (see `half_widths`), and costs. `measure`: by default
+    the study's main one.
     `eval_set`: by default the first with the measure.
     Raises TableError where the set was not measured in one way throughout.
     """
@@ -45,16 +46,17 @@ def summarise_cells(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
-    done = runs[runs["state"] == "done"]
+    done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
     # A decay run's own cost is its decay's; its model has seen all its samples.
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
-    done = done.assign(train_flops=done["train_flops"].where(done["kind"] != "decay", whole))
+    is_decay = (done["kind"] == "decay").fillna(False)
+    done = done.assign(train_flops=done["train_flops"].mask(is_decay, whole))
     check_one_benchmark(chosen[chosen["run"].isin(done["run"])])
     joined = done.merge(
         chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
     )
     cells = (
-        joined.groupby([*CELL, "evaluated_at"], dropna=False, sort=False)
+        joined.groupby([*CELL, "before", "evaluated_at"], dropna=False, sort=False)
         .agg(
             mean=("value", "mean"),
             seeds=("value", "count"),
@@ -68,22 +70,50 @@ def summarise_cells(
     return cells.drop(columns="variance")
 
 
+def name_parents(runs: pd.DataFrame) -> pd.Series:
+    """What a run's ancestors were, so that the seeds of a cell come from parents of one cell.
+
+    Each ancestor's stage and the fields in which it differs from others of its stage, the nearest
+    first; empty without a parent.
+    """
+    known = runs.dropna(subset=["run"]).drop_duplicates("run")
+    said: dict[str, str] = {}
+    for stage, rows in known.groupby("stage", dropna=False, sort=False):
+        names = [name for name in find_differing(rows) if name != "model"]  # its children's too
+        values = [rows[name].astype("string").fillna("") for name in names]
+        for run, *told in zip(rows["run"], *values, strict=True):
+            fields = (f"{name}={value}" for name, value in zip(names, told, strict=True))
+            said[str(run)] = " ".join([str(stage), *fields])
+    parents = known.set_index("run")["parent"].fillna("").astype(str).to_dict()
+
+    def name(run: str) -> str:
+        parent = parents.get(run, "")
+        if not parent:
+            return ""
+        further = name(parent)
+        return said.get(parent, parent) + (f" after {further}" if further else "")
+
+    told = ["" if pd.isna(run) else name(str(run)) for run in runs["run"]]
+    return pd.Series(told, index=runs.index, dtype="string")
+
+
+def find_differing(rows: pd.DataFrame) -> list[str]:
+    """The fields of a cell in which rows differ; under resize the image size follows."""
+    names = [name for name in CELL if rows[name].nunique(dropna=False) > 1]
+    if (rows["image_reduction"] == "resize").all():
+        names = [name for name in names if name != "image_size"]
+    return names
+
+
 def name_lines(cells: pd.DataFrame) -> pd.Series:
     """Each cell's line: its model, its stage where there are several, and what else tells it apart.
 
     That is every field in which cells of one stage differ, other than image tokens; where those are
-    many, only what is unusual of a cell. The image size follows from model and tokens under resize,
-    so is named under masks only.
+    many, only what is unusual of a cell. Then what its runs started from, where that differs.
     """
-    fixed = {"model", "image_tokens", "stage"}
-    if (cells["image_reduction"] == "resize").all():
-        fixed.add("image_size")
     stages = cells.groupby("stage", sort=False, dropna=False)
-    names = [
-        name
-        for name in CELL
-        if name not in fixed and (stages[name].nunique(dropna=False) > 1).any()
-    ]
+    differing = {name for _, rows in stages for name in find_differing(rows)}
+    names = [name for name in CELL if name in differing - {"model", "image_tokens", "stage"}]
     lines = cells["model"].astype("string")
     if stages.ngroups > 1:
         lines = lines + ", " + cells["stage"].astype("string")
@@ -93,6 +123,9 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
             usual = stages[name].transform(lambda column: column.mode(dropna=False).iloc[0])
             told = told.where(cells[name] != usual, "")
         lines = lines + told
+    points = [lines, cells["image_tokens"], cells["evaluated_at"]]
+    if (cells.groupby(points, dropna=False)["before"].nunique() > 1).any():
+        lines = lines + (" after " + cells["before"]).where(cells["before"] != "", "")
     return lines
 
 
@@ -142,13 +175,13 @@ def check_one_benchmark(evals: pd.DataFrame) -> None:
 def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
     """Half of each cell's 95 % interval; NaN where no cell of its model has two seeds.
 
-    Two variances add up: that of seeds, pooled over the cells of one model and evaluation point
-    since each has few, over the cell's seeds; and for a fraction that of the evaluation set, at
-    most mean (1 - mean) / n, so that intervals are rather too wide. Student's t with the degrees of
-    freedom of Welch and Satterthwaite, the second variance taken as known.
+    Two variances add up: that of seeds, pooled over the cells of one model, stage and evaluation
+    point since each has few, over the cell's seeds; and for a fraction that of the evaluation set,
+    at most mean (1 - mean) / n, so that intervals are rather too wide. Student's t with the degrees
+    of freedom of Welch and Satterthwaite, the second variance taken as known.
     """
     seeds = cells["seeds"].astype(float)
-    keys = [cells["model"], cells["evaluated_at"]]
+    keys = [cells[name].fillna("") for name in ("stage", "model")] + [cells["evaluated_at"]]
     squares = cells["variance"].astype(float).fillna(0.0) * (seeds - 1)
     degrees = (seeds - 1).groupby(keys).transform("sum")
     degrees = degrees.where(degrees > 0, math.nan)

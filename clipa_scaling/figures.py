@@ -34,7 +34,7 @@ from clipa_scaling.cells import (
     summarise_cells,
 )
 from clipa_scaling.collect import load_tables
-from clipa_scaling.published import load_earlier
+from clipa_scaling.published import has_earlier, load_earlier
 from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
@@ -228,7 +228,8 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
     if len(at_the_end(cells)) < len(cells):  # evaluated during training too
         title = f"{name}: accuracy during training"
         drawn["accuracy_vs_samples"] = accuracy_vs_samples(tables, title)
-    if (tables["runs"]["kind"] == "finetune").any():
+    tuned = tables["runs"][tables["runs"]["kind"] == "finetune"]
+    if tuned["accuracy"].notna().any() and has_earlier():
         title = f"{name}: cost of pipelines beside earlier CLIP models"
         drawn["cost_against_earlier"] = cost_against_earlier(tables, title)
     paths = []

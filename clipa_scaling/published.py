@@ -15,13 +15,19 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
 VOCABULARY = 49_408
 
 
+def has_earlier(folder: Path = FOLDER) -> bool:
+    """Whether this is a clone with its published tables."""
+    return (folder / "earlier_models.csv").exists()
+
+
 def load_earlier(folder: Path = FOLDER) -> pd.DataFrame:
     """Published CLIP models: `model`, `train_flops`, `a100_hours`, `imagenet1k`, `source`.
 
     train_flops is this package's, in closed form at the printed samples and sizes, over both
     stages: 3 x samples x one forward, two per multiply-add. Assumed where the papers print nothing:
-    77 text tokens for OpenAI's and OpenCLIP's models; CLIPA's finetuning at 32. OpenCLIP's G/14 is
-    left out, which is another architecture than Table 4's G. Hours are as printed.
+    77 text tokens for OpenAI's and OpenCLIP's models; CLIPA's finetuning at 32; CLIPA-v2 L/14's
+    mask in finetuning as H/14's. Left out: OpenCLIP's G/14, another architecture than Table 4's G;
+    FLIP; CLIPA-G, whose printed compute is not that of its printed size. Hours are as printed.
     """
     path = folder / "earlier_models.csv"
     if not path.exists():

@@ -137,6 +137,8 @@ def make_stages(**changes: Any) -> pd.DataFrame:
         "image_tokens": [16, 16, 4, 4],
         "image_reduction": ["random"] * 4,
         "lr": [1.0, 1.0, 0.1, 0.1],
+        "before": ["", "", "pretrain", "pretrain"],
+        "evaluated_at": [1] * 4,
         **changes,
     }
     return pd.DataFrame(values)
@@ -180,3 +182,24 @@ def test_a_pipeline_costs_its_whole_ancestry() -> None:
     branch = runs[:2].assign(kind="decay", samples=[40, 20], decay_samples=[0, 4])
     of_trunk = sum_pipelines({"runs": branch})["pipeline_flops"].tolist()
     assert of_trunk == [2 + 16 / 40], "of its trunk, what was before the branch"
+
+
+def test_children_of_different_parents_are_no_seeds_of_one_cell() -> None:
+    tables = make_tables({("A", 4, 0): 0.2, ("A", 9, 0): 0.4})
+    parents = tables["runs"].assign(stage="pretrain", parent="")
+    children = parents.assign(
+        run="child of " + parents["run"], parent=parents["run"], stage="finetune", image_tokens=16
+    )
+    evals = tables["evals"].assign(run="child of " + tables["evals"]["run"])
+    both = {
+        "runs": pd.concat([parents, children], ignore_index=True),
+        "evals": pd.concat([tables["evals"], evals], ignore_index=True),
+    }
+    cells = summarise_cells(both)
+    tuned = cells[cells["stage"] == "finetune"]
+    assert tuned["mean"].tolist() == [pytest.approx(0.2), pytest.approx(0.4)]
+    assert tuned["seeds"].tolist() == [1, 1]
+    assert name_lines(cells).tolist()[2:] == [
+        "A, finetune after pretrain image_tokens=4",
+        "A, finetune after pretrain image_tokens=9",
+    ]

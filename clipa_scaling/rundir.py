@@ -195,8 +195,8 @@ def make_run(run: RunDir, spec: Mapping[str, Any]) -> None:
     """Make a run's folder with its spec; states that another sweep asked it to keep stay asked."""
     run.path.mkdir(parents=True, exist_ok=True)
     before = read_json(run.spec) or {}
-    kept = sorted({*spec["keep_samples"], *before.get("keep_samples", ())})
-    write_json(run.spec, {**spec, "keep_samples": kept})
+    kept = {*spec.get("keep_samples", ()), *before.get("keep_samples", ())}
+    write_json(run.spec, {**spec, "keep_samples": sorted(kept)} if kept else spec)
 
 
 def find_project(start: Path | None = None) -> Path:

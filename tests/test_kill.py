@@ -91,6 +91,7 @@ def moments(runs: Path) -> dict[str, Callable[[], Callable[[], bool]]]:
     }
 
 
+@pytest.mark.slow
 def test_any_kill_then_the_same_command_gives_the_same_study(
     tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_wrong_recipe_is_one_line_with_its_place(
     assert line[0].isdigit() and line[2].startswith(words), said
 
 
+@pytest.mark.slow
 def test_decay_branches_are_launched_from_a_sweep_file(tmp_path: Path) -> None:
     """The README's way to a data axis, and what its cells cost."""
     text = HEAD.replace("fixed:\n", "fixed:\n  schedule: constant\n")

@@ -73,7 +73,8 @@ NOT_NEGATIVE = (
     "warmup_samples", "weight_decay", "seed", "micro_batch", "decay_samples", "grad_clip",
     "logit_scale_init", "logit_scale_max", *CADENCES,
 )  # fmt: skip
-VOCABULARIES = {"clip": 49_408}  # rows of the token embedding that a tokenizer needs
+# Rows of the token embedding; wordpiece's are CLIPA's, of which BERT's vocabulary uses 30,522.
+VOCABULARIES = {"clip": 49_408, "wordpiece": 32_000}
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ SPEC = _table(
         "pixels a side before masking; 0 is 224, or what resize needs",
     ),
     ("word_classes", "string", "", "Word classes", "what told nouns from verbs; empty: not asked"),
-    ("tokenizer", "string", "", "Tokenizer", "clip: CLIP's BPE"),
+    ("tokenizer", "string", "", "Tokenizer", "clip: CLIP's BPE; wordpiece: BERT's, as CLIPA's"),
     ("vocab_size", "Int64", "", "Vocabulary", "rows of the token embedding"),
     ("image_position", "string", "", "Image positions", "learned, or sincos: fixed, per grid"),
     ("image_pool", "string", "", "Image pooling", "cls, mean of the patches, mean_with_cls"),
@@ -75,6 +75,8 @@ SPEC = _table(
      "extend"),
     ("objective", "string", "", "Objective", "contrastive, siglip, or classify: labelled pictures"),
     ("class_prompts", "string", "", "Training prompts", "of objective: classify"),
+    ("evaluations", "string", "", "Evaluations", "of kind evaluate: benchmark, protocol, size, "
+     "evaluator"),
     ("data_fingerprint", "string", "", "Data", "fingerprint of the training data"),
     ("pixels", "string", "", "Pixel path", "packed"),
     ("store_px", "Int64", "px", "Stored size (px)", "pixels a side in the pack"),
@@ -119,6 +121,7 @@ COST = _table(
     ("checkpoint_bytes", "Float64", "bytes", "Checkpoint", "one checkpoint with optimizer state"),
     ("gpu_hours", "Float64", "h", "GPU-hours", "device hours at the utilisation the plan names"),
     ("dollars", "Float64", "$", "Dollars", "gpu_hours x price; missing without a price"),
+    ("priced_by", "string", "", "Priced by", "assumed utilisation, given utilisation, or measured"),
 )
 
 STATE = _table(
@@ -144,13 +147,22 @@ OUTCOME = _table(
      "last window"),
     ("samples_per_second", "Float64", "1/s", "Samples per second", "median over logged windows"),
     ("seconds", "Float64", "s", "Wall time (s)", "training and evaluation of the last attempt"),
+    ("gpu_hours_used", "Float64", "h", "GPU-hours used", "device hours of all attempts; beside "
+     "gpu_hours, the plan's"),
     ("attempts", "Int64", "", "Attempts", "how often the run was started"),
     ("revision", "string", "", "Revision", "git revision of the last attempt"),
     ("host_cpu", "string", "", "CPU", "processor of the last attempt"),
     ("device", "string", "", "Device", "cpu or the GPU's name, last attempt"),
 )  # fmt: skip
 
-RUNS = {**STATE, **SPEC, **COST, **OUTCOME}
+ORIGIN = _table(
+    ("tuned", "string", "", "Tuned", "fields whose values tuning chose; empty: none"),
+    ("left_out", "string", "", "Left out", "why, by whom and when exclusions.yaml leaves it out of "
+     "fits and figures; else missing"),
+    ("imported", "string", "", "Imported from", "a file of another program; empty: our own run"),
+)  # fmt: skip
+
+RUNS = {**STATE, **SPEC, **COST, **OUTCOME, **ORIGIN}
 
 EVALS = _table(
     ("run", "string", "", "Run", "run id"),
@@ -158,6 +170,11 @@ EVALS = _table(
     ("set", "string", "", "Evaluation set", "its name in the sweep file"),
     ("fingerprint", "string", "", "Benchmark", "of the evaluation set, its task and prompts"),
     ("protocol", "string", "", "Protocol", "common: the sweep's prompts; paper: 80 templates"),
+    ("size", "string", "", "Evaluation size", "training: pictures as in training; full: full size"),
+    ("evaluation", "string", "", "Evaluation", "16 hex digits of pictures, encoded texts, task, "
+     "protocol and evaluator; measures of one curve share it"),
+    ("evaluator", "Int64", "", "Evaluator", "version of how evaluations are made"),
+    ("by", "string", "", "Evaluated by", "run id of an evaluation made later; empty: the run"),
     ("positions", "string", "", "Positions", "how a child's position tables were treated, in rows "
      "before its first step; else missing"),
     ("name", "string", "", "Measure", "accuracy, accuracy_top5, image_to_text_r1 ..., loss"),
@@ -166,6 +183,7 @@ EVALS = _table(
     ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),
     ("truncated", "Float64", "", "Truncated texts", "share of prompts or captions cut short"),
     ("correct", "string", "", "Correctness", "per-example bits, base64 of packed bits; or empty"),
+    ("clusters", "string", "", "Clusters", "examples of one picture: a number, or counts; empty: 1"),
 )  # fmt: skip
 
 CURVES = _table(

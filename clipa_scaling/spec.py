@@ -21,9 +21,11 @@ from clipa_scaling import schema
 from clipa_scaling.models import load_model
 
 Kind = Literal["pretrain", "decay", "finetune", "evaluate"]
+EvalSize = Literal["training", "full"]
 SHORTEST_TEXT = 3  # start, one word, end
 LONGEST_TEXT = 77  # what a pack holds of each caption (CLIP, arXiv:2103.00020, section 2.4)
 LARGEST = 2**53  # of integers: what a float holds exactly
+EVALUATOR = 1  # version of how evaluations are made; a change that can move a number raises it
 
 
 class SpecError(ValueError):
@@ -83,7 +85,7 @@ class RunSpec:
     text_reduction: Literal["truncate", "random", "block", "syntax"] = "truncate"
     word_classes: str = later("")
     image_size: int = 0
-    tokenizer: Literal["clip"] = "clip"
+    tokenizer: Literal["clip", "wordpiece"] = "clip"
     vocab_size: int = 49_408
     image_position: Literal["learned", "sincos"] = later("learned")
     image_pool: Literal["cls", "mean", "mean_with_cls"] = later("cls")
@@ -101,6 +103,7 @@ class RunSpec:
     text_position_change: Literal["interpolate", "extend"] = later("interpolate")
     objective: Literal["contrastive", "siglip", "classify"] = later("contrastive")
     class_prompts: tuple[str, ...] = later(())
+    evaluations: tuple[str, ...] = later(())
     pixels: Literal["packed"] = "packed"
     store_px: int
     shuffle_shards: int = 64
@@ -136,6 +139,9 @@ class RunSpec:
     tensorboard: bool = beside(False, "write TensorBoard event files too")
     wandb: str = beside("", "W&B project, or entity/project, to log to; empty is none")
     protocols: tuple[Literal["common", "paper"], ...] = beside(("common",), "whose prompts")
+    eval_sizes: tuple[EvalSize, ...] = beside(("training",), "at the training size, at full size")
+    full_px: int = beside(224, "the full size of evaluation pictures")
+    tuned: tuple[str, ...] = beside((), "fields whose values tuning chose")
     pack: str = beside("", "folder of the packed training data")
     classes: int = beside(0, "classes of the training data, for objective: classify")
     keep_samples: tuple[int, ...] = beside((), "checkpoints that decay stages branch off from")
@@ -171,6 +177,7 @@ class RunSpec:
 DERIVED = (
     "data_fingerprint", "parent", "stage", "store_px", "kind", "pack", "evals", "protocols",
     "word_classes", "start_fingerprint", "class_prompts", "classes", "keep_samples",
+    "evaluations", "eval_sizes", "full_px", "tuned",
 )  # fmt: skip
 
 

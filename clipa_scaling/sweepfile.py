@@ -19,6 +19,7 @@ KEYS = (
     "evaluate", "resources", "budget", "slurm",
 )  # fmt: skip
 PROTOCOLS = ("common", "paper")
+EVAL_SIZES = ("training", "full")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
             ("name",), f"{name!r} makes no folder name; allowed: letters, 0-9 _ . -"
         )
     data = DataBlock(document, packs)
-    protocols = read_protocols(document)
-    grid = make_grid(document, lambda values: {**data.fields(values), "protocols": protocols})
+    evaluation = read_evaluation(document)
+    grid = make_grid(document, lambda values: {**data.fields(values), **evaluation})
     resources, budget = read_resources(document)
     slurm = read_slurm(document)
     if max_parallel is not None:
@@ -77,14 +78,29 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
     )
 
 
-def read_protocols(document: Document) -> tuple[str, ...]:
-    """The evaluation protocols, `common` unless the file says otherwise."""
-    body = document.check_keys(("evaluate",), document.values.get("evaluate", {}), ["protocol"])
-    listed = document.check_list(("evaluate", "protocol"), body.get("protocol", ["common"]))
+def read_evaluation(document: Document) -> dict[str, Any]:
+    """The fields of the `evaluate` block: whose prompts, at which sizes, and the full size in px."""
+    keys = ("protocol", "size", "full_px")
+    body = document.check_keys(("evaluate",), document.values.get("evaluate", {}), keys)
+    full_px = document.check_scalar(("evaluate", "full_px"), body.get("full_px", 224), int)
+    if full_px < 1:
+        raise document.error(("evaluate", "full_px"), f"{full_px} px; allowed: 1 or more")
+    return {
+        "protocols": read_words(document, "protocol", body.get("protocol", ["common"]), PROTOCOLS),
+        "eval_sizes": read_words(document, "size", body.get("size", ["training"]), EVAL_SIZES),
+        "full_px": full_px,
+    }
+
+
+def read_words(
+    document: Document, key: str, body: Any, allowed: tuple[str, ...]
+) -> tuple[str, ...]:
+    """A list of known words of the `evaluate` block, each once."""
+    listed = document.check_list(("evaluate", key), body)
     for index, name in enumerate(listed):
-        place = ("evaluate", "protocol", index)
-        if name not in PROTOCOLS:
-            raise document.error(place, f"{name!r} is no protocol; {nearest(str(name), PROTOCOLS)}")
+        place = ("evaluate", key, index)
+        if name not in allowed:
+            raise document.error(place, f"{name!r} is no {key}; {nearest(str(name), allowed)}")
         if name in listed[:index]:
             raise document.error(place, f"{name!r} stands twice; remove one")
     return tuple(listed)

@@ -183,7 +183,8 @@ EVALS = _table(
     ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),
     ("truncated", "Float64", "", "Truncated texts", "share of prompts or captions cut short"),
     ("correct", "string", "", "Correctness", "per-example bits, base64 of packed bits; or empty"),
-    ("clusters", "string", "", "Clusters", "examples of one picture: a number, or counts; empty: 1"),
+    ("clusters", "string", "", "Clusters", "examples of each picture: one number, or "
+     "counts; empty: 1"),
 )  # fmt: skip
 
 CURVES = _table(

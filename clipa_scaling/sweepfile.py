@@ -79,7 +79,7 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
 
 
 def read_evaluation(document: Document) -> dict[str, Any]:
-    """The fields of the `evaluate` block: whose prompts, at which sizes, and the full size in px."""
+    """The fields of the `evaluate` block: whose prompts, at which sizes, and what full size is."""
     keys = ("protocol", "size", "full_px")
     body = document.check_keys(("evaluate",), document.values.get("evaluate", {}), keys)
     full_px = document.check_scalar(("evaluate", "full_px"), body.get("full_px", 224), int)

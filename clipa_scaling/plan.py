@@ -108,7 +108,7 @@ def price_run(spec: RunSpec, sweep: Sweep, rates: Mapping[str, Rate] | None = No
         said = str(error).removeprefix("price: ")
         raise SweepError(f"{sweep.path}: resources: {said}") from None
     rate = rates.get(speed_key(spec, resources.device)) if rates else None
-    if rate is None or not spec.trained_samples:
+    if rate is None or spec.kind == "evaluate":  # which takes no such steps
         return cost
     hours = rate.device_hours(spec.trained_samples, spec.gpus)
     return at_measured_rate(cost, hours, resources.dollars_per_gpu_hour)

@@ -75,6 +75,11 @@ def record_path(runs: Path, key: str) -> Path:
     return find_calibration(runs) / f"{key}.json"
 
 
+def request_path(runs: Path, key: str) -> Path:
+    """What is to be measured: a run of that speed, and for how long."""
+    return find_calibration(runs) / f"{key}.request.json"
+
+
 def failure_path(runs: Path, key: str) -> Path:
     """Why the last try to measure failed; gone once one succeeds."""
     return find_calibration(runs) / f"{key}.failed.json"

@@ -28,6 +28,7 @@ from clipa_scaling.speed import (
     is_device,
     load_rates,
     record_path,
+    request_path,
     speed_key,
 )
 
@@ -63,7 +64,7 @@ class Calibration:
         """Say in a file what is to be measured; what an earlier try left is forgotten."""
         self.folder.mkdir(parents=True, exist_ok=True)
         failure_path(self.runs, cell.key).unlink(missing_ok=True)
-        path = self.folder / f"{cell.key}.request.json"
+        path = request_path(self.runs, cell.key)
         value = {
             "device": self.device,
             "minutes": self.minutes,
@@ -143,7 +144,7 @@ def measure_here(work: Calibration, cells: Sequence[Cell], slots: Sequence[Slot]
                     free.append(slot)
                     ended = f"exit code {code}" if code else ""
                     work.end(cell, ended, work.log(cell))
-            time.sleep(LOOK_SECONDS if at_work else 0)
+            time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         return False
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import DelayedSubmission, FailedJobError, JobPaths
 
 from clipa_scaling.launch import commands
 from clipa_scaling.launch.batch import Batch, folder_digits
@@ -19,8 +19,9 @@ from clipa_scaling.launch.job import CalibrateJob
 from clipa_scaling.launch.queue import ENDED, POLL_SECONDS
 from clipa_scaling.launch.slurm import REQUEUES, ask_for, parameters
 from clipa_scaling.launch.status import last_words
-from clipa_scaling.speed import failure_path, record_path
+from clipa_scaling.speed import failure_path, record_path, request_path
 from clipa_scaling.sweepfile import Sweep
+from clipa_scaling.yamlfile import SweepError
 
 # Not of the form of a sweep's batches, whose launcher ends waiting jobs that no batch accounts for.
 PREFIX = "clipa-calibrate"
@@ -47,6 +48,7 @@ def submit_missing(work: Calibration, sweep: Sweep, cells: Sequence[Cell]) -> li
     waited = []
     for cell in cells:
         if job_name(work, cell) in there:
+            adopt(work, cell, there[job_name(work, cell)])
             waited.append(cell)
             continue
         try:
@@ -54,12 +56,24 @@ def submit_missing(work: Calibration, sweep: Sweep, cells: Sequence[Cell]) -> li
         except commands.Refused as error:
             work.end(cell, f"Slurm refuses: {error}", job_folder(work))
             continue
+        except SweepError as error:
+            work.end(cell, str(error), job_folder(work))
+            continue
         work.say(f"submitted {cell.name} as job {job}")
         waited.append(cell)
     adopted = sum(job_name(work, cell) in there for cell in cells)
     if adopted:
         work.say(f"in the queue already: {adopted}")
     return waited
+
+
+def adopt(work: Calibration, cell: Cell, job: QueuedJob) -> None:
+    """Give a job what it is to call, where its launcher died before it had: it waits for that."""
+    path = JobPaths(job_folder(work), job_id=job.id).submitted_pickle
+    if not path.exists():
+        submission = DelayedSubmission(CalibrateJob(str(request_path(work.runs, cell.key))))
+        submission.set_timeout(most_minutes(work.minutes), REQUEUES)
+        submission.dump(path)
 
 
 def living_jobs(work: Calibration) -> dict[str, QueuedJob]:
@@ -105,7 +119,8 @@ def submit_job(work: Calibration, sweep: Sweep, cell: Cell, most: int | None) ->
 def wait_for(work: Calibration, cells: Sequence[Cell]) -> None:
     """Until every cell is measured or its job is over.
 
-    A queue that does not answer changes nothing. KeyboardInterrupt leaves the jobs to themselves: the same command waits for them again.
+    A queue that does not answer changes nothing. KeyboardInterrupt leaves the jobs to themselves:
+    the same command waits for them again.
     """
     waiting, absent, silent = list(cells), dict[str, float](), False
     while waiting:
@@ -132,7 +147,7 @@ def wait_for(work: Calibration, cells: Sequence[Cell]) -> None:
 
 def is_settled(work: Calibration, cell: Cell) -> bool:
     """Whether the job said how it went: a record or a failure later than the request."""
-    asked = (work.folder / f"{cell.key}.request.json").stat().st_mtime_ns
+    asked = request_path(work.runs, cell.key).stat().st_mtime_ns
     paths = record_path(work.runs, cell.key), failure_path(work.runs, cell.key)
     return any(path.exists() and path.stat().st_mtime_ns >= asked for path in paths)
 

@@ -66,8 +66,8 @@ class Cost:
     flops_per_sample: one forward of both towers; train_flops = 3 x samples x that; recompute_flops
     is what gradient checkpointing and micro-batches add (a forward each), else 0. gpu_hours sums
     over devices (core-hours on cpu-core: an hour of one thread) and dollars is NaN without a price;
-    utilisation is the share of the peak they rest on, or amount to where priced_by is `measured`;
-    utilisation_assumed if it was the device's default.
+    utilisation is the share of the peak they rest on, or amount to where priced_by is `measured`.
+    priced_by: that, `given utilisation`, or `assumed utilisation`, the device's default.
     memory_bytes is an estimate for one device (see estimate_memory), checkpoint_bytes the weights
     and both moments.
     """
@@ -84,8 +84,11 @@ class Cost:
     gpu_hours: float
     dollars: float
     utilisation: float
-    utilisation_assumed: bool
     priced_by: str
+
+    @property
+    def utilisation_assumed(self) -> bool:
+        return self.priced_by == "assumed utilisation"
 
 
 def find_speed(name: str, precision: str, utilisation: float | None) -> tuple[float, float]:
@@ -178,7 +181,6 @@ def price(
         gpu_hours=hours,
         dollars=math.nan if dollars_per_gpu_hour is None else hours * dollars_per_gpu_hour,
         utilisation=share,
-        utilisation_assumed=utilisation is None,
         priced_by="assumed utilisation" if utilisation is None else "given utilisation",
     )
 
@@ -191,6 +193,5 @@ def at_measured_rate(cost: Cost, gpu_hours: float, dollars_per_gpu_hour: float |
         gpu_hours=gpu_hours,
         dollars=gpu_hours * price,
         utilisation=cost.utilisation * cost.gpu_hours / gpu_hours,
-        utilisation_assumed=False,
         priced_by="measured",
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from make_data import ROOT
 from small_sweep import SMALL, run_sweep, write_small
 
 from clipa_scaling import sweep as command_line
@@ -20,7 +24,7 @@ from clipa_scaling.launch.slurm import limit_minutes
 from clipa_scaling.plan import Plan, make_plan, plan_to_json
 from clipa_scaling.resolve import resolve
 from clipa_scaling.rundir import read_json, write_json
-from clipa_scaling.spec import RunSpec
+from clipa_scaling.spec import RunSpec, spec_to_json
 from clipa_scaling.speed import SPEED_FIELDS, TORCH_NAMES, is_device, record_path, speed_key
 from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.train.calibrate import LEAST_WINDOWS, half_width, is_steady
@@ -159,6 +163,28 @@ def test_the_runs_own_pack_is_read_where_it_is_there(small_study: Path, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = records(sweep).values()
     assert record["data"] == plan_of(sweep).rows[0].planned.spec.pack
+
+
+def test_two_processes_measure_together_and_one_writes(
+    calibrated: tuple[Path, str], tmp_path: Path
+) -> None:
+    """As srun starts them; here nothing but the request tells what to do."""
+    [row, *_] = [row for row in plan_of(calibrated[0]).rows if row.planned.spec.gpus == 2]
+    request = tmp_path / "two.request.json"
+    names = {"record": "two.json", "failure": "two.failed.json", "device": "cpu-core"}
+    write_json(request, {**names, "minutes": 0.02, "spec": spec_to_json(row.planned.spec)})
+    shared = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "clipa_scaling.train.calibrate", str(request)],
+            cwd=ROOT,
+            env={**os.environ, **shared, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+        )
+        for rank in "01"
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert read_json(tmp_path / "two.json")["samples_per_second"] > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"two.json", "two.request.json"}
 
 
 TINY: dict[str, Any] = {

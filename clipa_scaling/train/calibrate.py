@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import socket
 import sys
 import time
@@ -47,8 +48,9 @@ def main() -> int:
     request = rundir.read_json(path)
     spec = spec_from_json(request["spec"])
     record, failure = (path.with_name(request[name]) for name in ("record", "failure"))
+    meeting = path.with_suffix(".meeting")  # of several processes
     try:
-        world = join_world(RunDir(path.with_suffix("")), spec.gpus)
+        world = join_world(RunDir(meeting), spec.gpus)
         if world.size != spec.gpus:
             raise Refused(f"gpus={spec.gpus}: got {world.size} processes; allowed: one per GPU")
         found = measure(spec, world, 60 * request["minutes"])
@@ -60,6 +62,7 @@ def main() -> int:
     if world.leads:
         rundir.write_json(record, {"device": request["device"], **found})
         failure.unlink(missing_ok=True)
+        shutil.rmtree(meeting, ignore_errors=True)
     world.leave()
     return rundir.DONE
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling import schema
+from clipa_scaling.hours import used_hours
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
 from clipa_scaling.spec import legacy_values
@@ -102,6 +103,7 @@ def run_row(
         record = read_json(attempt / "env.json")
         values |= {name: record[name] for name in ("revision", "host_cpu", "device")}
         values["attempts"] = int(attempt.name)
+        values["gpu_hours_used"] = used_hours(run, spec.gpus)
     if curves:
         last = curves[-1]
         for name in ("loss", "image_tokens_seen", "text_tokens_seen", "text_tokens_real"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipa_scaling.counts import count_model, text_flops
 from clipa_scaling.memory import estimate_memory, fit_micro_batch
@@ -65,8 +65,9 @@ class Cost:
     nonembedding_params is total_params less token embeddings and both position tables.
     flops_per_sample: one forward of both towers; train_flops = 3 x samples x that; recompute_flops
     is what gradient checkpointing and micro-batches add (a forward each), else 0. gpu_hours sums
-    over devices (core-hours on cpu-core) and dollars is NaN without a price; utilisation is the
-    share of the peak they rest on, utilisation_assumed if it was the device's default.
+    over devices (core-hours on cpu-core: an hour of one thread) and dollars is NaN without a price;
+    utilisation is the share of the peak they rest on, or amount to where priced_by is `measured`.
+    priced_by: that, `given utilisation`, or `assumed utilisation`, the device's default.
     memory_bytes is an estimate for one device (see estimate_memory), checkpoint_bytes the weights
     and both moments.
     """
@@ -83,7 +84,11 @@ class Cost:
     gpu_hours: float
     dollars: float
     utilisation: float
-    utilisation_assumed: bool
+    priced_by: str
+
+    @property
+    def utilisation_assumed(self) -> bool:
+        return self.priced_by == "assumed utilisation"
 
 
 def find_speed(name: str, precision: str, utilisation: float | None) -> tuple[float, float]:
@@ -176,5 +181,17 @@ def price(
         gpu_hours=hours,
         dollars=math.nan if dollars_per_gpu_hour is None else hours * dollars_per_gpu_hour,
         utilisation=share,
-        utilisation_assumed=utilisation is None,
+        priced_by="assumed utilisation" if utilisation is None else "given utilisation",
+    )
+
+
+def at_measured_rate(cost: Cost, gpu_hours: float, dollars_per_gpu_hour: float | None) -> Cost:
+    """The cost where the device hours were measured, whatever utilisation was taken before."""
+    price = math.nan if dollars_per_gpu_hour is None else dollars_per_gpu_hour
+    return replace(
+        cost,
+        gpu_hours=gpu_hours,
+        dollars=gpu_hours * price,
+        utilisation=cost.utilisation * cost.gpu_hours / gpu_hours,
+        priced_by="measured",
     )

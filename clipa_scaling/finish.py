@@ -65,6 +65,7 @@ def finish(
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
+    outcome.print_hours(console, tables["runs"])
     where = escape(shown(results))
     console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
     for path in paths:

@@ -15,6 +15,7 @@ from clipa_scaling.cells import (
     name_lines,
     summarise_cells,
 )
+from clipa_scaling.show import hours
 
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
@@ -39,3 +40,20 @@ def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
         row = cells[cells["line"] == line].set_index("image_tokens")["shown"].to_dict()
         table.add_row(str(line), *(str(row.get(count, "")) for count in tokens))
     console.print(table)
+
+
+def print_hours(console: Console, runs: pd.DataFrame) -> None:
+    """Planned and used device hours of the finished runs, where both are known."""
+    done = runs[runs["state"] == "done"].dropna(subset=["gpu_hours", "gpu_hours_used"])
+    done = done[done["gpu_hours"] > 0]
+    if done.empty:
+        return
+    planned, used = done["gpu_hours"], done["gpu_hours_used"]
+    ratio = float((used / planned).median())
+    console.print(
+        f"GPU-hours of {len(done)} finished runs: {hours(planned.sum())} planned, "
+        f"{hours(used.sum())} used; used / planned: median {ratio:.2g}. Used counts all attempts "
+        "with start, evaluation and saves; on CPUs it is wall time x threads.",
+        highlight=False,
+        soft_wrap=True,
+    )

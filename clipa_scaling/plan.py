@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clipa_scaling import schema
-from clipa_scaling.cost import DEVICES, Cost, price
+from clipa_scaling.cost import DEVICES, Cost, at_measured_rate, price
 from clipa_scaling.grid import Excluded, Planned
 from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir, RunState, read_json, read_state, write_json
 from clipa_scaling.spec import RunSpec, identity, spec_to_json
+from clipa_scaling.speed import Rate, load_rates, speed_key
 from clipa_scaling.sweepfile import Sweep
 from clipa_scaling.yamlfile import SweepError
 
@@ -53,10 +55,16 @@ class Plan:
         chosen = self.rows if rows is None else rows
         return math.fsum(getattr(row.cost, name) for row in chosen)
 
+    @property
+    def priced_by(self) -> Counter[str]:
+        """How many runs each way of pricing priced."""
+        return Counter(row.cost.priced_by for row in self.rows)
+
 
 def make_plan(sweep: Sweep, runs: Path) -> Plan:
     """Price every run and look its folder up; reads the disk, changes nothing."""
     present = set(os.listdir(runs)) if runs.is_dir() else set()
+    rates = load_rates(runs, sweep.resources.device)
     states: dict[str, RunState] = {}
     rows = []
     for planned in sweep.grid.runs:
@@ -65,15 +73,18 @@ def make_plan(sweep: Sweep, runs: Path) -> Plan:
         if state.name == "planned" and parent and states[parent].name != "done":
             state = RunState("blocked", reason=f"waits for {parent}")
         states[planned.id] = state
-        rows.append(PlanRow(planned, price_run(planned.spec, sweep), state))
+        rows.append(PlanRow(planned, price_run(planned.spec, sweep, rates), state))
     return Plan(sweep, tuple(rows), tuple(find_warnings(sweep, rows)))
 
 
-def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
-    """The closed-form cost of a run on the sweep's device; SweepError where it cannot be priced."""
+def price_run(spec: RunSpec, sweep: Sweep, rates: Mapping[str, Rate] | None = None) -> Cost:
+    """The closed-form cost of a run on the sweep's device, its hours by a measured rate if any.
+
+    rates: by speed key. SweepError where the run cannot be priced.
+    """
     resources = sweep.resources
     try:
-        return price(
+        cost = price(
             load_model(spec.model),
             image_tokens=spec.image_tokens,
             position_tokens=spec.position_tokens,
@@ -96,6 +107,11 @@ def price_run(spec: RunSpec, sweep: Sweep) -> Cost:
     except ValueError as error:
         said = str(error).removeprefix("price: ")
         raise SweepError(f"{sweep.path}: resources: {said}") from None
+    rate = rates.get(speed_key(spec, resources.device)) if rates else None
+    if rate is None or spec.kind == "evaluate":  # which takes no such steps
+        return cost
+    hours = rate.device_hours(spec.trained_samples, spec.gpus)
+    return at_measured_rate(cost, hours, resources.dollars_per_gpu_hour)
 
 
 def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
@@ -181,6 +197,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     return {
         "sweep": plan.sweep.name,
         "device": plan.sweep.resources.device,
+        "priced_by": dict(plan.priced_by),
         "cells": cells,
         "excluded": excluded,
         "totals": {name: finite(plan.total(name)) for name in names},

@@ -119,7 +119,7 @@ COST = _table(
     ("recompute_flops", "Float64", "FLOPs", "Recomputed FLOPs", "gradient checkpointing's share"),
     ("memory_bytes", "Float64", "bytes", "Memory (estimate)", "training memory on each device"),
     ("checkpoint_bytes", "Float64", "bytes", "Checkpoint", "one checkpoint with optimizer state"),
-    ("gpu_hours", "Float64", "h", "GPU-hours", "device hours at the utilisation the plan names"),
+    ("gpu_hours", "Float64", "h", "GPU-hours", "device hours planned; priced_by says how"),
     ("dollars", "Float64", "$", "Dollars", "gpu_hours x price; missing without a price"),
     ("priced_by", "string", "", "Priced by", "assumed utilisation, given utilisation, or measured"),
 )

@@ -126,12 +126,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     if len(plan.excluded) > len(shown):
         console.print(f"… {len(plan.excluded) - len(shown)} more excluded cells (--json)")
     if plan.rows:
-        cost = plan.rows[0].cost
-        kind = "assumed" if cost.utilisation_assumed else "given"
-        console.print(
-            f"GPU-hours on {plan.sweep.resources.device} at {cost.utilisation:.0%} utilisation "
-            f"({kind}); training only, evaluation not counted."
-        )
+        console.print(say_pricing(plan))
         kept = sum(4 * row.cost.total_params for row in plan.rows)
         trunks = sum(
             len(row.planned.spec.keep_samples) * row.cost.checkpoint_bytes for row in plan.rows
@@ -142,6 +137,22 @@ def print_plan(console: Console, plan: Plan) -> None:
         )
     for warning in plan.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def say_pricing(plan: Plan) -> str:
+    """What the GPU-hours rest on: measured rates, and for runs without one a utilisation."""
+    counts, device = plan.priced_by, plan.sweep.resources.device
+    measured, rest = counts["measured"], [r for r in plan.rows if r.cost.priced_by != "measured"]
+    parts = [f"by measured rates ({measured} of {len(plan.rows)} runs)"] * (measured > 0)
+    if rest:
+        cost = rest[0].cost
+        kind = cost.priced_by.partition(" ")[0]
+        parts.append(f"at {cost.utilisation:.0%} utilisation ({kind})")
+    started = "training and its start" if measured else "training"
+    return (
+        f"GPU-hours on {device} {', the others '.join(parts)}; {started} only, evaluation not "
+        "counted."
+    )
 
 
 def count_states(states: Iterable[str]) -> str:

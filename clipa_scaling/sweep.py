@@ -44,6 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
     actions.add_argument(
         "--collect", action="store_true", help="only collect tables and draw figures"
     )
+    actions.add_argument(
+        "--calibrate", action="store_true", help="measure how fast its runs train, and price by it"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="with --calibrate: of steps at most, per speed (default: 1)"
+    )
     parser.add_argument("--json", action="store_true", help="with --plan or --status: all of it")
     parser.add_argument("--watch", action="store_true", help="with --status: again and again")
     parser.add_argument(
@@ -83,6 +89,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--watch goes with --status")
     if options.watch and options.json:
         parser.error("--watch draws a table; leave --json out")
+    if options.minutes is not None and not options.calibrate:
+        parser.error("--minutes goes with --calibrate")
+    if options.minutes is not None and not 0 < options.minutes <= 60:
+        parser.error(f"--minutes={options.minutes:g}: allowed: above 0, at most 60")
     for name in ("jobs", "max_parallel"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -127,7 +137,18 @@ def run_command(options: argparse.Namespace) -> int:
         return finish(console, plan, runs, results)
     if options.status or options.logs or options.cancel:
         return look_at(console, sweep, runs, options)
+    if options.calibrate:
+        return calibrate_in(console, sweep, runs, options)
     return launch(console, sweep, runs, results, options)
+
+
+def calibrate_in(console: Console, sweep: Sweep, runs: Path, options: argparse.Namespace) -> int:
+    """--calibrate."""
+    from clipa_scaling.calibrate import Asked, calibrate
+
+    is_on_slurm = choose_cluster(options.cluster) == "slurm"
+    asked = Asked(options.minutes or 1.0, options.only, is_on_slurm, options.jobs)
+    return calibrate(console, sweep, runs, asked)
 
 
 def look_at(console: Console, sweep: Sweep, runs: Path, options: argparse.Namespace) -> int:
@@ -156,7 +177,7 @@ def launch(
 ) -> int:
     """Start what is left where it is to run."""
     from clipa_scaling import start
-    from clipa_scaling.launch import choose, commands, packs
+    from clipa_scaling.launch import choose, packs
 
     call = start.Launch(
         console=console,
@@ -171,10 +192,7 @@ def launch(
     plan = make_plan(sweep, runs)
     if options.only and not any(call.wants(row.planned) for row in plan.rows):
         raise SweepError(f"{sweep.path}: --only {' '.join(options.only)} fits none of its runs")
-    where = options.cluster
-    if where == "auto":
-        inside = "SLURM_JOB_ID" in os.environ
-        where = "slurm" if not inside and commands.has_slurm() else "local"
+    where = choose_cluster(options.cluster)
     try:
         if where == "slurm":
             return start.start_slurm(call, plan)
@@ -182,6 +200,16 @@ def launch(
     except packs.PackError as error:
         print(error, file=sys.stderr)
         return FAILED
+
+
+def choose_cluster(asked: str) -> str:
+    """Where to run: as asked, else on Slurm where there is one and this is no job of it."""
+    from clipa_scaling.launch import commands
+
+    if asked != "auto":
+        return asked
+    inside = "SLURM_JOB_ID" in os.environ
+    return "slurm" if not inside and commands.has_slurm() else "local"
 
 
 def show_plan(console: Console, plan: Plan, as_json: bool) -> int:

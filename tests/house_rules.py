@@ -21,7 +21,7 @@ LAYERS = (
     ("spec", "counts"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
-    ("taggers", "weights"),
+    ("taggers", "weights", "speed", "hours"),
     ("train", "yamlfile"),
     ("stage", "resources", "datablock"),
     ("grid",),
@@ -34,7 +34,7 @@ LAYERS = (
     ("figures",),
     ("outcome", "report"),
     ("finish",),
-    ("start", "look"),
+    ("start", "look", "calibrate"),
     ("sweep",),
 )
 HEIGHT = {area: height for height, row in enumerate(LAYERS) for area in row}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clipa_scaling.cost import DEVICES, Cost, price
+from clipa_scaling.cost import DEVICES, Cost, at_measured_rate, price
 from clipa_scaling.counts import block_flops, count_model
 from clipa_scaling.models import SIZES, Tower, load_model
 
@@ -87,6 +87,11 @@ def test_unknown_prices_are_nan_and_assumed_utilisation_is_marked() -> None:
     assert math.isnan(assumed.dollars)
     assert assumed.utilisation_assumed and assumed.utilisation == DEVICES["a100-80gb"].utilisation
     assert not given.utilisation_assumed and given.utilisation == 0.4
+    assert (assumed.priced_by, given.priced_by) == ("assumed utilisation", "given utilisation")
+    measured = at_measured_rate(given, 3 * given.gpu_hours, dollars_per_gpu_hour=2.0)
+    assert measured.priced_by == "measured" and measured.train_flops == given.train_flops
+    assert measured.utilisation == pytest.approx(0.4 / 3)
+    assert measured.dollars == pytest.approx(6 * given.gpu_hours)
 
 
 def make_rising() -> Iterator[tuple[str, list[Cost]]]:

@@ -138,6 +138,19 @@ class PackJob:
             sys.exit(code)
 
 
+@dataclass(frozen=True)
+class CalibrateJob:
+    """Measure how fast a run trains: one task's process of it."""
+
+    request: str
+
+    def __call__(self) -> None:
+        command = [sys.executable, "-m", "clipa_scaling.train.calibrate", self.request]
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            sys.exit(code)
+
+
 def run_inline(run: Path) -> int:
     """Work on a run in this process, output to the terminal; the exit code. For debugging."""
     from clipa_scaling.train import loop

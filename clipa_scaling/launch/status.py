@@ -10,6 +10,7 @@ from typing import Any
 
 from clipa_scaling import rundir
 from clipa_scaling.grid import Planned
+from clipa_scaling.hours import used_hours
 from clipa_scaling.launch.batch import Batch, files_of, latest_tasks
 from clipa_scaling.launch.commands import STUCK, QueuedJob, parse_clock
 from clipa_scaling.launch.queue import ENDED, Ended, Queue
@@ -93,7 +94,7 @@ def read_status(
         reason=verdict.reason,
         samples=state.samples,
         attempt=state.attempt,
-        gpu_hours=used_hours(run) * row.planned.spec.gpus if last is not None else 0.0,
+        gpu_hours=used_hours(run, row.planned.spec.gpus) if last is not None else 0.0,
         gpu_hours_planned=row.cost.gpu_hours,
         progress=state.progress or {},
         job=task[1] if task else "",
@@ -211,21 +212,3 @@ def last_sign(run: RunDir) -> float:
 def output_of(runs: Path, batch: Batch, job: str) -> Path:
     """What a job printed before its run had a log: submitit's name for it."""
     return files_of(runs, batch) / f"{job}_0_log.out"
-
-
-def used_hours(run: RunDir) -> float:
-    """Hours of all attempts; one that was killed ends with the last sign of life in its log."""
-    total = 0.0
-    if not run.attempts.is_dir():
-        return total
-    for attempt in run.attempts.iterdir():
-        begun = rundir.read_json(attempt / "env.json") if attempt.name.isdigit() else None
-        if begun is None:
-            continue
-        ended = rundir.read_json(attempt / "exit.json") or {}
-        log = attempt / "log"
-        end = log.stat().st_mtime if log.exists() else begun["time"]
-        if ended.get("by") != "launcher":
-            end = ended.get("time", end)
-        total += max(0.0, end - begun["time"])
-    return total / 3600

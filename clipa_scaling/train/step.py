@@ -48,17 +48,25 @@ class Taken(NamedTuple):
 class Step:
     """What turns a model's weights into the next ones; its only state is the optimizer's.
 
-    All that is random is keyed by `seed`. No value is read back from the device.
+    All that is random is keyed by `seed`. No value is read back from the device. pack: the training
+    data, by default the spec's.
     """
 
-    def __init__(self, spec: RunSpec, model: open_clip.CLIP, world: World, seed: int):
+    def __init__(
+        self,
+        spec: RunSpec,
+        model: open_clip.CLIP,
+        world: World,
+        seed: int,
+        pack: Pack | None = None,
+    ):
         self.spec, self.model, self.world, self.seed = spec, model, world, seed
         self.device = world.device
         self.optimizer = optim.make_optimizer(
             model, spec.weight_decay, spec.beta1, spec.beta2, spec.epsilon, spec.weight_decay_on
         )
         self.gradients = Gradients(model, world)
-        self.batches = open_batches(spec, world, seed)
+        self.batches = open_batches(spec, world, seed, pack)
         self.augment = Augment(
             seed, spec.color_jitter, spec.color_jitter_share, spec.grayscale_share
         )
@@ -148,9 +156,11 @@ class Step:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
-def open_batches(spec: RunSpec, world: World, seed: int) -> Batches | LabelledBatches:
+def open_batches(
+    spec: RunSpec, world: World, seed: int, pack: Pack | None = None
+) -> Batches | LabelledBatches:
     """The run's stream of batches, pairs or labelled pictures."""
-    pack = Pack.open(Path(spec.pack), spec.data_fingerprint)
+    pack = pack or Pack.open(Path(spec.pack), spec.data_fingerprint)
     shared: dict[str, Any] = {
         "batch_size": spec.batch_size,
         "image_size": spec.image_size,

@@ -27,15 +27,19 @@ def main_measure(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def summarise_cells(
-    tables: dict[str, pd.DataFrame], measure: str | None = None, eval_set: str | None = None
+    tables: dict[str, pd.DataFrame],
+    measure: str | None = None,
+    eval_set: str | None = None,
+    size: str | None = None,
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
     Columns: the cell's, `before` (see `name_parents`), `evaluated_at` (samples), `mean` of `seeds`
     runs, `half_width` of its 95 % interval (see `half_widths`), and costs. `measure`: by default
     the study's main one.
-    `eval_set`: by default the first with the measure.
-    Raises TableError where the set was not measured in one way throughout.
+    `eval_set`: by default the first with the measure. `size`: `training`, the default where there
+    is one, or `full`; see `choose_size`.
+    Raises TableError where the set was not measured in one way throughout by one tokenizer.
     """
     runs, evals = tables["runs"], tables["evals"]
     measure = measure or main_measure(tables)
@@ -51,7 +55,10 @@ def summarise_cells(
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
     is_decay = (done["kind"] == "decay").fillna(False)
     done = done.assign(train_flops=done["train_flops"].mask(is_decay, whole))
-    check_one_benchmark(chosen[chosen["run"].isin(done["run"])])
+    chosen = choose_size(chosen, done, size)
+    tokenizers = chosen["run"].map(done.set_index("run")["tokenizer"])
+    for _, rows in chosen.groupby(tokenizers.fillna("")):  # a field of cells, which no line hides
+        check_one_benchmark(rows)
     joined = done.merge(
         chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
     )
@@ -68,6 +75,29 @@ def summarise_cells(
     )
     cells["half_width"] = half_widths(cells, is_fraction=measure != "loss")
     return cells.drop(columns="variance")
+
+
+def choose_size(evals: pd.DataFrame, runs: pd.DataFrame, size: str | None) -> pd.DataFrame:
+    """The evaluations of these runs at one size; older tables' are all at the training size.
+
+    A run whose training size is the full one has no second row: at full size its only one counts.
+    TableError where full size was more than one.
+    """
+    evals = evals[evals["run"].isin(runs["run"])]
+    is_full = (evals["size"] == "full").fillna(False)
+    if evals.empty or size == "training" or not (size or is_full.all()):
+        return evals[~is_full]
+    patch = evals["run"].map(runs.set_index("run")["model"]).str.rpartition("/")[2]
+    px = pd.to_numeric(patch, errors="coerce") * evals["eval_image_tokens"].astype(float) ** 0.5
+    full = px[is_full].round().unique()
+    if len(full) > 1:
+        listed = ", ".join(f"{side:g}" for side in sorted(full))
+        raise schema.TableError(
+            f"evals: set={evals['set'].iloc[0]} has full sizes of {listed} px, which no curve can "
+            "mix; choose one for evaluate.full_px and evaluate the others again"
+        )
+    has_both = evals["run"].isin(evals.loc[is_full, "run"])
+    return evals[is_full | (px.round().isin(full) & ~has_both)]
 
 
 def name_parents(runs: pd.DataFrame) -> pd.Series:
@@ -162,14 +192,18 @@ def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:
-    """Raise TableError where rows of one set differ in pictures or prompts."""
-    benchmarks = evals["fingerprint"].unique()
-    if len(benchmarks) > 1:
-        raise schema.TableError(
-            f"evals: set={evals['set'].iloc[0]} was measured in {len(benchmarks)} ways "
-            f"(fingerprint {', '.join(benchmarks)}): its pictures or prompts changed between runs; "
-            "give the changed set another name in the sweep file"
-        )
+    """Raise TableError where rows of one set differ in pictures, texts, protocol or evaluator.
+
+    Rows of older tables have no `evaluation`, and compare by fingerprint alone.
+    """
+    for name in ("fingerprint", "evaluation"):
+        found = evals[name].dropna().unique()
+        if len(found) > 1:
+            raise schema.TableError(
+                f"evals: set={evals['set'].iloc[0]} was measured in {len(found)} ways "
+                f"({name} {', '.join(found)}): its pictures, prompts, class names or tokenizer "
+                "changed between runs; give the changed set another name in the sweep file"
+            )
 
 
 def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from clipa_scaling import schema
 from clipa_scaling.hours import used_hours
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
-from clipa_scaling.spec import legacy_values
+from clipa_scaling.spec import RunSpec, legacy_values
 
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
 
@@ -31,7 +31,7 @@ def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
         run_curves = read_jsonl(run.metrics)
         found = read_json(run.evals)
         run_evals = found["rows"] if found else []
-        check_tokens(row, run_curves, run_evals)
+        check_tokens(row, run, run_curves, run_evals)
         curves += [{"run": row.planned.id, **item} for item in run_curves]
         evals += [{"run": row.planned.id, **item} for item in run_evals]
         rows.append(run_row(row, run, run_curves, run_evals))
@@ -54,29 +54,53 @@ def known(values: Mapping[str, Any]) -> dict[str, Any]:
 def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     """How many done runs lack an evaluation at their end that the sweep file asks for."""
     evals = tables["evals"]
-    columns = [evals[name] for name in ("run", "samples", "set", "fingerprint", "protocol")]
-    found = set(zip(*columns, strict=True))
+    names = ("run", "samples", "set", "fingerprint", "protocol", "size", "eval_image_tokens")
+    at_training = evals.assign(size=evals["size"].fillna("training"))
+    found = set(zip(*(at_training[name] for name in names), strict=True))
     done = [row.planned for row in plan.rows if row.state.name == "done"]
     return sum(
         any(
-            (item.id, item.spec.samples, wanted.name, wanted.benchmark, protocol) not in found
+            (item.id, item.spec.samples, wanted.name, wanted.benchmark, protocol, size, tokens)
+            not in found
             for wanted in item.spec.evals
             for protocol in (item.spec.protocols if wanted.task == "classify" else ("common",))
+            for size, tokens in eval_tokens(item.spec).items()
         )
         for item in done
     )
 
 
+def eval_tokens(spec: RunSpec) -> dict[str, int]:
+    """The image tokens of each size that a run is evaluated at."""
+    tokens = {"training": spec.eval_image_tokens, "full": spec.full_image_tokens}
+    return {size: tokens[size] for size in spec.measured_sizes}
+
+
 def check_tokens(
-    row: PlanRow, curves: list[dict[str, Any]], evals: list[dict[str, Any]]
-) -> None:  # fmt: skip
+    row: PlanRow, run: RunDir, curves: list[dict[str, Any]], evals: list[dict[str, Any]]
+) -> None:
+    """TableError where tensors had other token counts than declared.
+
+    At full size they may have those of the folder's spec, too: what the file asks for beside the
+    weights can change while done runs stay.
+    """
     spec = row.planned.spec
+    before = replace(spec, full_px=(read_json(run.spec) or {}).get("full_px", spec.full_px))
+    full = {spec.full_image_tokens, before.full_image_tokens}
     declared = {
         "image_tokens_seen": spec.image_tokens,
         "text_tokens_seen": spec.text_tokens,
         "eval_image_tokens": spec.eval_image_tokens,
     }
     for item in [*curves, *evals]:
+        if item.get("size") == "full":
+            if item["eval_image_tokens"] not in full:
+                raise schema.TableError(
+                    f"{row.planned.id}: {item['eval_image_tokens']} image tokens in evaluation at "
+                    f"sample {item['samples']} are not those of full_px={spec.full_px}, "
+                    f"{spec.full_image_tokens}; set evaluate.full_px as it was, or remove the run"
+                )
+            continue
         for name, value in declared.items():
             if item.get(name, value) != value:
                 raise schema.TableError(
@@ -114,7 +138,8 @@ def run_row(
     if row.state.name == "done":
         values["seconds"] = (row.state.progress or {}).get("seconds")
         finals = [e for e in evals if e["samples"] == spec.samples and e["name"] == "accuracy"]
-        finals.sort(key=lambda row: row["protocol"] != "common")  # as the figures do
+        # As the figures do.
+        finals.sort(key=lambda row: (row.get("size") == "full", row["protocol"] != "common"))
         if finals:
             first = finals[0]
             values |= {"accuracy": first["value"], "accuracy_n": first["n"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +11,21 @@ from clipa_scaling.source import (
     SCENES_CLASSES,
     DataError,
     Source,
+    find_layout,
     fingerprint,
-    list_pictures,
+    list_files,
 )
 from clipa_scaling.spec import EvalSet, SpecError
 from clipa_scaling.taggers import name_tagger
 from clipa_scaling.weights import OPEN_CLIP, fingerprint_starts
-from clipa_scaling.yamlfile import Document, Where
+from clipa_scaling.yamlfile import Document, SweepError, Where
 
 SOURCE_KEYS = {"id": str, "caption": str, "label": str, "pairs": int, "seed": int}
 DATA_KEYS = (
     "train", "store_px", "max_unreadable", "tagger", "labelled", "evals", *SOURCE_KEYS,
 )  # fmt: skip
 LABELLED_KEYS = ("path", "prompts", "classes", *SOURCE_KEYS)
-EVAL_KEYS = ("path", "task", "prompts", *SOURCE_KEYS)
-WORDNET_ID, IMAGENET_CLASSES = re.compile(r"n\d{8}"), 1_000
+EVAL_KEYS = ("path", "task", "prompts", "images", *SOURCE_KEYS)
 DEFAULT_PROMPTS = ["a photo of a {}"]
 
 Needs = Literal["captions", "labels"]
@@ -150,13 +149,8 @@ class DataBlock:
         found = None
         if source.kind == "scenes":
             found = SCENES_CLASSES
-        elif source.kind == "folder":
-            names = {name.partition("/")[0] for name, _ in list_pictures(source.where)}
-            found = len(names)
-            if all(WORDNET_ID.fullmatch(name) for name in names) and found != IMAGENET_CLASSES:
-                message = f"{found} folders named by WordNet ids are no words; allowed: all "
-                message += f"{IMAGENET_CLASSES:,} of ImageNet-1k, or class names; rename them"
-                raise self.document.error((*where, "path"), message)
+        elif source.has_files:
+            found = len({file.label for file in list_files(source)})
         elif declared is None:
             message = "shards do not tell before they are read how many; add classes"
             raise self.document.error(where, message)
@@ -191,6 +185,9 @@ class DataBlock:
             message = f"{task!r} is no task; allowed: classify, retrieve"
             raise self.document.error((*where, "task"), message)
         needs: Needs = "labels" if task == "classify" else "captions"
+        if needs == "labels" and "images" in body:
+            message = "are for annotations, which hold captions; allowed: task: retrieve"
+            raise self.document.error((*where, "images"), message)
         request = self.request((*where, "path"), body, needs)
         self.check_unseen(where, request)
         if task == "retrieve" and "prompts" in body:
@@ -210,7 +207,7 @@ class DataBlock:
                 message = f"{source.seed} is the training pictures'; allowed: any other seed"
                 raise self.document.error((*where, "seed"), message)
             if source.kind != "scenes" and source.where == trained.where:
-                message = f"are the training {'pictures' if source.kind == 'folder' else 'shards'}"
+                message = f"are the training {'pictures' if source.has_files else 'shards'}"
                 message += "; give others, for pictures never trained on"
                 raise self.document.error((*where, "path"), message)
 
@@ -250,13 +247,12 @@ class DataBlock:
         else:
             if "pairs" in options or "seed" in options:
                 raise self.document.error(where, "pairs and seed are for scenes; remove them")
-            # A relative path is relative to the sweep file, so that it means the same everywhere.
+            place = self.place(where, path)
             try:
-                location = str(self.document.path.resolve().parent / Path(path).expanduser())
-                kind = "folder" if is_class_folder(Path(location)) else "shards"
-            except (OSError, RuntimeError, ValueError) as error:
-                message = f"{path!r} cannot be looked up ({error}); give a path that can be read"
-                raise self.document.error(where, message) from None
+                kind, found = find_layout(place)
+            except (OSError, ValueError) as error:
+                raise self.lost(where, path, error) from None
+            location = str(found)
         return Source(
             kind=kind,
             where=location,
@@ -265,11 +261,29 @@ class DataBlock:
             pairs=options.get("pairs", 0),
             seed=options.get("seed", 0),
             id=options.get("id"),
+            images=self.read_images(where, kind, body),
         )
 
+    def place(self, where: Where, path: str) -> Path:
+        """A path of the file, relative to it, so that it means the same everywhere."""
+        try:
+            return self.document.path.resolve().parent / Path(path).expanduser()
+        except RuntimeError as error:
+            raise self.lost(where, path, error) from None
 
-def is_class_folder(path: Path) -> bool:
-    """A folder without shards holds one folder per class."""
-    if not path.is_dir():
-        return False
-    return not any(path.glob("*.tar")) and not any(path.glob("*.t*gz"))
+    def lost(self, where: Where, path: str, error: Exception) -> SweepError:
+        message = f"{path!r} cannot be looked up ({error}); give a path that can be read"
+        return self.document.error(where, message)
+
+    def read_images(self, where: Where, kind: str, body: Mapping[str, Any]) -> str | None:
+        """The folder of the pictures that annotations name; None of data without annotations."""
+        images = (*where[:-1], "images")
+        if kind != "annotations":
+            if "images" in body:
+                message = "are for annotation files, as captions_val2017.json; remove it"
+                raise self.document.error(images, message)
+            return None
+        if "images" not in body:
+            message = "names an annotation file, for evals with task: retrieve and images: FOLDER"
+            raise self.document.error(where, message)
+        return str(self.place(images, self.document.check_scalar(images, body["images"], str)))

@@ -57,8 +57,8 @@ def finish(
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
         console.print(
-            f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets or with other "
-            "prompts than the file now asks for; their evaluations stay what they were"
+            f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets or sizes or "
+            "with other prompts than the file now asks for; their evaluations stay what they were"
         )
     collect.save_tables(tables, results)
     if changed is None:  # else a later launch could no longer tell what it would redo

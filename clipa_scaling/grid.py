@@ -13,7 +13,7 @@ from clipa_scaling.resolve import resolve
 from clipa_scaling.spec import LARGEST, RunSpec, SpecError, identity, nearest, run_id
 from clipa_scaling.spec import settable_fields as settable
 from clipa_scaling.stage import Cell, Stage, read_fields, typed
-from clipa_scaling.yamlfile import Document
+from clipa_scaling.yamlfile import Document, Where
 
 FIRST_STAGE = "pretrain"  # has no block of its own, so its name is its kind
 # What a child has from its parent's weights, or from its own lengths.
@@ -212,7 +212,8 @@ class Expansion:
                 values["samples"] = equal_compute(values)
             spec = resolve(values)
         except SpecError as error:
-            where = cell.origin.get(error.field, ())
+            of_all: Where = ("evaluate", "full_px") if error.field == "full_px" else ()
+            where = cell.origin.get(error.field, of_all)
             raise self.document.error(where, str(error)) from None
         return Planned(run_id(spec), spec, dict(cell.values))
 

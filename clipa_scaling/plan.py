@@ -154,6 +154,13 @@ def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
         warnings.append(
             f"store_px={store_px} is small for image_size={image_size}: some crops are enlarged"
         )
+    full = {(row.planned.spec.store_px, row.planned.spec.full_px) for row in rows
+            if "full" in row.planned.spec.measured_sizes}  # fmt: skip
+    warnings += [
+        f"full_px={full_px} is above store_px={store_px}: evaluation at full size enlarges pictures"
+        for store_px, full_px in sorted(full)
+        if full_px > store_px
+    ]
     return warnings
 
 

@@ -159,6 +159,10 @@ def check_together(spec: RunSpec, model: Model) -> None:
         message = f"image_tokens={spec.image_tokens} is a grid that {spec.model} cannot halve"
         raise SpecError("image_tokens", f"{message}; nearest: 4")
     check_origin(spec)
+    if "full" in spec.eval_sizes and spec.full_px % model.patch:
+        message = f"full_px={spec.full_px} is no multiple of patch {model.patch} of {spec.model}"
+        near = max(model.patch, round(spec.full_px / model.patch) * model.patch)
+        raise SpecError("full_px", f"{message}; nearest: {near}")
     if spec.logit_bias_init and spec.objective != "siglip":
         message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
         raise SpecError("logit_bias_init", f"{message}; leave it out")

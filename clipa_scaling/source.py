@@ -9,12 +9,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SCENES_VERSION = 2  # of the generated data set; a change of one pixel or word is a new version
 SCENES_CLASSES = 256  # of their main objects: textures x colours x shapes
 SHARD_ENDINGS = (".tar", ".tgz", ".tar.gz")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+FOLDER_LABELS, IMAGENET_LABELS = "folder_to_objectnet_label.json", "objectnet_to_imagenet_1k.json"
+SPLIT = "test"  # of Karpathy's annotation files: what CLIP and its successors are judged on
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -27,12 +29,14 @@ class DataError(ValueError):
 class Source:
     """A data set by name.
 
-    kind: `shards` (WebDataset tars), `folder` (one folder per class) or `scenes` (generated).
+    kind: `shards` (WebDataset tars), `folder` (one folder per class), `objectnet`, `annotations`
+    (a JSON file of captions) or `scenes` (generated).
     where: the pattern or path, absolute; `scenes` for scenes.
     caption: the json field with one caption or a list; None is the txt member, else json `caption`.
     label: the json field with the class name; None is the cls member. Folders are named for theirs.
     pairs, seed: how many scenes, from which seed.
     id: a declared `data.id`, used in place of file names and sizes.
+    images: the folder of the pictures that annotations name.
     """
 
     kind: str
@@ -42,6 +46,21 @@ class Source:
     pairs: int = 0
     seed: int = 0
     id: str | None = None
+    images: str | None = None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether its pictures are files of their own; see `list_files`."""
+        return self.kind in ("folder", "objectnet", "annotations")
+
+
+class PictureFile(NamedTuple):
+    """A picture below the folder `picture_root`, its bytes, and what the data set says of it."""
+
+    name: str
+    size: int
+    label: str = ""
+    captions: tuple[str, ...] = ()
 
 
 def fingerprint(source: Source, store_px: int) -> str:
@@ -57,6 +76,13 @@ def fingerprint(source: Source, store_px: int) -> str:
         files = source.id
     elif source.kind == "folder":
         files = list_pictures(source.where)
+    elif source.kind == "objectnet":
+        files = [(name, size, label) for name, size, label, _ in list_files(source)]
+    elif source.kind == "annotations":
+        where = Path(source.where)
+        # The file names the captions. Its pictures may lie one folder deeper, or not.
+        found = [(Path(file.name).name, file.size) for file in list_files(source)]
+        files = [where.name, where.stat().st_size, found]
     else:
         files = [(path.name, size) for path, size in measure_shards(source.where)]
     # Whether a declared set is shards or folders is known only where it is.
@@ -155,3 +181,99 @@ def list_pictures(folder: str) -> list[tuple[str, int]]:
             f"folder per class with {endings} files"
         )
     return sorted(pictures)
+
+
+def find_layout(path: Path) -> tuple[str, Path]:
+    """A data set's `kind` and `where`, from what lies at a path.
+
+    ObjectNet is known by its `mappings` beside `images`; its path may name either's parent or
+    `images`. A folder without shards holds one folder per class.
+    """
+    if path.suffix == ".json":
+        return "annotations", path
+    for root in (path, path.parent) if path.name == "images" else (path,):
+        mappings = root / "mappings"
+        if (mappings / FOLDER_LABELS).is_file() and (mappings / IMAGENET_LABELS).is_file():
+            return "objectnet", root
+    if path.is_dir() and not any(path.glob("*.tar")) and not any(path.glob("*.t*gz")):
+        return "folder", path
+    return "shards", path
+
+
+def picture_root(source: Source) -> Path:
+    """The folder that the names of `list_files` start from."""
+    if source.kind == "objectnet":
+        return Path(source.where) / "images"
+    return Path(source.where if source.images is None else source.images)
+
+
+def list_files(source: Source) -> list[PictureFile]:
+    """The pictures of class folders, ObjectNet or annotations, in order; DataError if any misses.
+
+    Of ObjectNet the 113 classes that are in ImageNet-1k, with its own labels, as wise-ft and
+    CLIP_benchmark take them.
+    """
+    root = picture_root(source)
+    if source.kind == "annotations":
+        return [
+            PictureFile(name, measure_picture(root / name, source), captions=captions)
+            for name, captions in read_annotations(Path(source.where), root)
+        ]
+    pictures = [(name, size, name.partition("/")[0]) for name, size in list_pictures(str(root))]
+    if source.kind == "folder":
+        return [PictureFile(*picture) for picture in pictures]
+    mappings = Path(source.where) / "mappings"
+    label_of, known = (load_json(mappings / name) for name in (FOLDER_LABELS, IMAGENET_LABELS))
+    labels = {folder: label for folder, label in label_of.items() if label in known}
+    found = [PictureFile(name, size, labels[at]) for name, size, at in pictures if at in labels]
+    if not found:
+        raise DataError(
+            f"{root}: has none of the {len(labels)} folders that {mappings} names; "
+            "unpack ObjectNet anew, its folders as they are"
+        )
+    return found
+
+
+def load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); bring it again") from error
+
+
+def measure_picture(path: Path, source: Source) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"{source.where}: names {path}, which cannot be found ({error.strerror}); correct "
+            "images, or bring the missing pictures"
+        ) from error
+
+
+def read_annotations(path: Path, root: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """(file below `root`, its captions) of the pictures of an annotation file, in its order.
+
+    Karpathy's JSON (arXiv:1412.2306; `images` with `sentences`, of which the split `test`) or
+    COCO's own (arXiv:1504.00325; `images`, and `annotations` with captions). All captions count.
+    """
+    values = load_json(path)
+    try:
+        if "annotations" in values:
+            captions: dict[Any, list[str]] = {image["id"]: [] for image in values["images"]}
+            for entry in values["annotations"]:
+                captions[entry["image_id"]].append(entry["caption"])
+            return [(im["file_name"], tuple(captions[im["id"]])) for im in values["images"]]
+        chosen = [image for image in values["images"] if image["split"] == SPLIT]
+        said = [tuple(sentence["raw"] for sentence in image["sentences"]) for image in chosen]
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: is no annotation file ({error} is not there); allowed: Karpathy's images "
+            "with split and sentences, or COCO's images and annotations with captions"
+        ) from error
+    if not chosen:
+        raise DataError(f"{path}: has no picture of split {SPLIT}; give the whole file")
+    # COCO's say in which of its folders a picture lies; that folder itself may be given too.
+    places = [Path(image.get("filepath", ""), image["filename"]) for image in chosen]
+    names = [str(at if (root / at.parent).is_dir() else at.name) for at in places]
+    return list(zip(names, said, strict=True))

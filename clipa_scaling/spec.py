@@ -158,6 +158,17 @@ class RunSpec:
         return self.position_tokens
 
     @property
+    def full_image_tokens(self) -> int:
+        """Patches of a picture of full size."""
+        return (self.full_px // load_model(self.model).patch) ** 2
+
+    @property
+    def measured_sizes(self) -> tuple[EvalSize, ...]:
+        """The sizes to evaluate at; where the full one is the training size, that alone."""
+        both = {"training", "full"} <= {*self.eval_sizes}
+        return ("training",) if both and self.full_px == self.image_size else self.eval_sizes
+
+    @property
     def steps(self) -> int:
         return self.samples // self.batch_size
 

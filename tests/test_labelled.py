@@ -11,8 +11,8 @@ import torch
 from step_values import make_pack, make_spec, take_steps
 
 from clipa_scaling.source import DataError
+from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.data import Batches
-from clipa_scaling.train.evaluate import name_classes
 from clipa_scaling.train.labelled import LabelledBatches
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.tokenize import cut_ids, encode_texts, text_lengths

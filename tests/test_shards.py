@@ -21,7 +21,7 @@ from clipa_scaling.train.shards import (
     Unreadable,
     decode_picture,
     make_example,
-    read_folder,
+    read_files,
     read_shard,
 )
 
@@ -183,12 +183,12 @@ def test_a_sample_without_picture_is_no_lost_pair() -> None:
 def test_class_folders_are_samples_with_their_class(tmp_path: Path) -> None:
     (tmp_path / "a dog").mkdir()
     (tmp_path / "a dog" / "1.x.PNG").write_bytes(PNG)
-    [(key, members)] = read_folder(tmp_path, ["a dog/1.x.PNG"])
+    [(key, members)] = read_files(tmp_path, [PictureFile("a dog/1.x.PNG", 1, "a dog")])
     item = make_example(key, members, Source("folder", str(tmp_path)), 16, "labels")
     assert isinstance(item, Example)
     assert (item.key, item.label) == ("a dog/1.x.PNG", "a dog")
     with pytest.raises(DataError, match="a dog/2.png: cannot be read"):
-        list(read_folder(tmp_path, ["a dog/2.png"]))
+        list(read_files(tmp_path, [PictureFile("a dog/2.png", 1, "a dog")]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

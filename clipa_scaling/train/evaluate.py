@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 import open_clip
 import torch
 
-from clipa_scaling.spec import EvalSet
+from clipa_scaling.correct import pack_clusters
+from clipa_scaling.spec import EVALUATOR, EvalSet
+from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.features import Setting, encode_ids, encode_images
 from clipa_scaling.train.keyed import make_key, permute
 from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import make_unit
 from clipa_scaling.train.packed import Pack
-from clipa_scaling.train.ranks import count_wrong, share_caption, share_right
+from clipa_scaling.train.ranks import count_wrong, share_caption, share_per_class, share_right
 from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, text_lengths
 
 RANKS = (1, 5, 10)
@@ -46,6 +49,7 @@ class Evaluator:
             with torch.no_grad():
                 for item, pack in self.sets:
                     base = {"samples": samples, "set": item.name, "fingerprint": item.benchmark}
+                    base |= {"evaluator": EVALUATOR, "clusters": ""}
                     measure = classify if item.task == "classify" else retrieve
                     rows += [{**base, **row} for row in measure(model, item, pack, self.setting)]
         finally:
@@ -61,19 +65,15 @@ def templates(protocol: str, prompts: tuple[str, ...]) -> list[Callable[[str], s
     return [partial(prompt.replace, "{}") for prompt in prompts]
 
 
-def name_classes(names: list[str]) -> list[str]:
-    """The words for prompts: the classes' own names, or open_clip's for ImageNet's 1,000 ids.
+def name_evaluation(pack: Pack, task: str, protocol: str, ids: np.ndarray) -> str:
+    """16 hex digits of all that decides a measure beside the model: what two of a curve share.
 
-    ValueError for other sets of WordNet ids, which are no words.
+    That is the pictures, the task and protocol, every text as the tokenizer has it, (M, 77) ids
+    before any cut, and the evaluator; no lengths, in which cells differ.
     """
-    if not all(re.fullmatch(r"n\d{8}", name) for name in names):
-        return names
-    if len(names) != len(open_clip.IMAGENET_CLASSNAMES):
-        raise ValueError(
-            f"classes: {len(names)} WordNet ids such as {names[0]} are no words; allowed: all "
-            "1,000 of ImageNet-1k, or class names; rename the folders, or name a field with label"
-        )
-    return list(open_clip.IMAGENET_CLASSNAMES)  # in the order of the ids
+    texts = hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
+    measured = [EVALUATOR, pack.fingerprint, task, protocol, ids.shape, texts]
+    return hashlib.sha256(json.dumps(measured).encode()).hexdigest()[:16]
 
 
 def encode_classes(
@@ -87,10 +87,10 @@ def encode_classes(
 def classify(
     model: open_clip.CLIP, item: EvalSet, pack: Pack, setting: Setting
 ) -> Iterator[dict[str, Any]]:
-    """Top-1 and top-5 accuracy under each protocol."""
-    image_NE, image_tokens = encode_images(model, pack, setting)
+    """Top-1, top-5 and mean per-class accuracy at each size, under each protocol."""
+    images = {size: encode_images(model, pack, setting, size) for size in setting.sizes}
     classes = len(pack.class_names)
-    label_N1 = torch.from_numpy(pack.labels).to(setting.device)[:, None]
+    label_N = torch.from_numpy(pack.labels).to(setting.device)
     class_1C = torch.arange(classes, device=setting.device)[None]
     for protocol in setting.protocols:
         fills = templates(protocol, item.prompts)
@@ -98,49 +98,70 @@ def classify(
             [fill(name) for name in name_classes(pack.class_names) for fill in fills]
         )
         class_CE = encode_classes(model, ids, classes, setting)
-        wrong_N = count_wrong(image_NE, class_CE, lambda rows: label_N1[rows] == class_1C, setting)
         base = {
             "protocol": protocol,
+            "evaluation": name_evaluation(pack, item.task, protocol, ids),
             "n": pack.count,
-            "eval_image_tokens": image_tokens,
             "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
         }
-        yield {**base, "name": "accuracy", **share_right(wrong_N, 1, classes)}
-        yield {**base, "name": "accuracy_top5", **share_right(wrong_N, 5, classes)}
+        for size, (image_NE, image_tokens) in images.items():
+            wrong_N = count_wrong(
+                image_NE, class_CE, lambda rows: label_N[rows, None] == class_1C, setting
+            )
+            here = {**base, "size": size, "eval_image_tokens": image_tokens}
+            yield {**here, "name": "accuracy", **share_right(wrong_N, 1, classes)}
+            yield {**here, "name": "accuracy_top5", **share_right(wrong_N, 5, classes)}
+            mean = share_per_class(wrong_N, label_N, classes)
+            yield {**here, "name": "accuracy_per_class", "value": mean, "correct": ""}
 
 
 def retrieve(
-    model: open_clip.CLIP, _: EvalSet, pack: Pack, setting: Setting
+    model: open_clip.CLIP, item: EvalSet, pack: Pack, setting: Setting
 ) -> Iterator[dict[str, Any]]:
-    """R@1, 5, 10 in both directions, equal captions all counting as right; held-out loss.
+    """R@1, 5, 10 in both directions and held-out loss, at each size.
 
     Captions are nobody's prompts: whatever the protocols, there is one row each, under `common`.
     """
-    image_NE, image_tokens = encode_images(model, pack, setting)
+    images = {size: encode_images(model, pack, setting, size) for size in setting.sizes}
     ids = pack.texts(PACKED_LENGTH)
     text_ME = encode_ids(model, ids, setting)
-    same_M = np.unique(ids.astype(np.uint16), axis=0, return_inverse=True)[1].reshape(-1)
     base = {
         "protocol": "common",
-        "eval_image_tokens": image_tokens,
+        "evaluation": name_evaluation(pack, item.task, "common", ids),
         "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
     }
+    for size, (image_NE, image_tokens) in images.items():
+        here = {**base, "size": size, "eval_image_tokens": image_tokens}
+        for row in recalls(image_NE, text_ME, ids, pack.owner, setting):
+            yield {**here, **row}
+        loss, count = held_out_loss(image_NE, text_ME, pack.owner, model.logit_scale.exp())
+        yield {**here, "name": "loss", "value": loss, "n": count, "correct": ""}
+
+
+def recalls(
+    image_NE: torch.Tensor,
+    text_ME: torch.Tensor,
+    ids: np.ndarray,
+    owner_M: np.ndarray,
+    setting: Setting,
+) -> Iterator[dict[str, Any]]:
+    """R@1, 5, 10 in both directions; captions with equal ids, (M, 77), all count as right."""
+    same_M = np.unique(ids.astype(np.uint16), axis=0, return_inverse=True)[1].reshape(-1)
     picture_M, text_M, caption_M = (
         torch.from_numpy(array).to(setting.device)
-        for array in (pack.owner, np.arange(len(ids)), same_M)
+        for array in (owner_M, np.arange(len(ids)), same_M)
     )
+    of_pictures = pack_clusters(np.bincount(owner_M))
     sides = {
-        "image_to_text": (image_NE, picture_M, text_ME, text_M),
-        "text_to_image": (text_ME, text_M, image_NE, picture_M),
+        "image_to_text": (image_NE, picture_M, text_ME, text_M, ""),
+        "text_to_image": (text_ME, text_M, image_NE, picture_M, of_pictures),
     }
-    for direction, (query_QE, query_M, other_RE, other_M) in sides.items():
+    for direction, (query_QE, query_M, other_RE, other_M, clusters) in sides.items():
         share = partial(share_caption, query_M, other_M, caption_M, len(other_RE))
         wrong_Q = count_wrong(query_QE, other_RE, share, setting)
         for k in RANKS:
-            row = {**base, "name": f"{direction}_r{k}", "n": len(wrong_Q)}
+            row = {"name": f"{direction}_r{k}", "n": len(wrong_Q), "clusters": clusters}
             yield {**row, **share_right(wrong_Q, k, len(other_RE))}
-    loss, count = held_out_loss(image_NE, text_ME, pack.owner, model.logit_scale.exp())
-    yield {**base, "name": "loss", "value": loss, "n": count, "correct": ""}
 
 
 def held_out_batches(count: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 import open_clip
 import torch
 
+from clipa_scaling.spec import EvalSize, RunSpec
+from clipa_scaling.train.full_size import FullSize, encode_image_with, full_size_of
 from clipa_scaling.train.model import encode_image, encode_text, make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.pictures import normalise, resize_all
@@ -21,7 +23,10 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is evaluated: sizes, batch and a check whether to stop, made between batches."""
+    """How a model is evaluated: sizes, batch and a check whether to stop, made between batches.
+
+    image_size: of training. sizes: at which of that and `full`.
+    """
 
     image_size: int
     text_tokens: int
@@ -30,6 +35,8 @@ class Setting:
     device: torch.device
     autocast: bool
     should_stop: Callable[[], bool]
+    sizes: tuple[EvalSize, ...] = ("training",)
+    full: FullSize | None = None
 
     def go_on(self) -> None:
         """Raises StopRequested."""
@@ -37,16 +44,40 @@ class Setting:
             raise StopRequested
 
 
-def encode_images(model: open_clip.CLIP, pack: Pack, setting: Setting) -> tuple[torch.Tensor, int]:
+def setting_of(spec: RunSpec, device: torch.device, should_stop: Callable[[], bool]) -> Setting:
+    """How a run's model is evaluated."""
+    return Setting(
+        image_size=spec.image_size,
+        text_tokens=spec.text_tokens,
+        batch=spec.eval_batch,
+        protocols=spec.protocols,
+        device=device,
+        autocast=spec.precision == "bf16",
+        should_stop=should_stop,
+        sizes=spec.measured_sizes,
+        full=full_size_of(spec),
+    )
+
+
+def encode_images(
+    model: open_clip.CLIP, pack: Pack, setting: Setting, size: EvalSize = "training"
+) -> tuple[torch.Tensor, int]:
     """(N, E) unit features of every picture, and the token count read off the tensor."""
     features, lengths = [], set()
+    px, table_LD = setting.image_size, None
+    if size == "full":
+        assert setting.full is not None, "asked for a size that is not given"
+        px, table_LD = setting.full.px, setting.full.table(model)
     for start in range(0, pack.count, setting.batch):
         setting.go_on()
         stop = min(start + setting.batch, pack.count)
-        pictures = resize_all(pack.pictures(start, stop), setting.image_size)
+        pictures = resize_all(pack.pictures(start, stop), px)
         image = normalise(pictures).to(setting.device)
         with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.autocast):
-            image_BE, length = encode_image(model, image, None)
+            if table_LD is None:
+                image_BE, length = encode_image(model, image, None)
+            else:
+                image_BE, length = encode_image_with(model, image, table_LD)
         features.append(make_unit(image_BE))
         lengths.add(length)
     [image_tokens] = lengths  # every picture makes as many

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from clipa_scaling.source import DataError
+from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.data import Batch, Crops
-from clipa_scaling.train.evaluate import name_classes
 from clipa_scaling.train.keyed import keyed_uniform, make_key
 from clipa_scaling.train.order import Order
 from clipa_scaling.train.packed import Pack

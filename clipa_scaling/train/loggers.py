@@ -90,8 +90,12 @@ def row_point(row: Mapping[str, Any]) -> Point:
 
 
 def eval_point(row: Mapping[str, Any]) -> Point:
-    """A row of evaluations as a point, `set/protocol/name`; empty where there is no value."""
-    name, value = f"{row['set']}/{row['protocol']}/{row['name']}", row["value"]
+    """A row of evaluations as a point, `set/protocol/name`, `set/protocol/full/name` at full size.
+
+    Empty where there is no value.
+    """
+    size = "full/" if row.get("size") == "full" else ""
+    name, value = f"{row['set']}/{row['protocol']}/{size}{row['name']}", row["value"]
     return row["samples"], {} if value is None else {name: value}
 
 

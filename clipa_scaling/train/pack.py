@@ -25,6 +25,7 @@ from typing import Any
 from clipa_scaling.rundir import read_json, write_json
 from clipa_scaling.source import DataError, Source, fingerprint
 from clipa_scaling.taggers import classes_mark
+from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
 from clipa_scaling.train.part import LISTED, read_classed, write_part
 from clipa_scaling.train.pieces import Piece, Request, list_pieces
@@ -106,11 +107,12 @@ def is_classed(pack_dir: Path, head: Mapping[str, Any], request: Request) -> boo
 def check_pieces(request: Request) -> list[Piece]:
     """The pieces of the data, if it is still what was planned and can give what is needed."""
     source = request.source
-    if source.kind == "folder" and request.needs == "captions":
-        raise DataError(
-            f"{source.where}: class folders hold no captions; use shards, or task: classify"
-        )
+    if source.kind in ("folder", "objectnet") and request.needs == "captions":
+        message = "class folders hold no captions; use shards, or task: classify"
+        raise DataError(f"{source.where}: {message}")
     pieces = list_pieces(source)
+    labels = {file.label for piece in pieces if isinstance(piece, tuple) for file in piece}
+    name_classes(sorted(labels - {""}))  # refused before hours of decoding
     now = fingerprint(source, request.store_px)
     if now != request.fingerprint:
         raise DataError(

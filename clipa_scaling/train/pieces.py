@@ -1,4 +1,4 @@
-"""A data set in pieces, one per part of a pack: shards, chunks of class folders, runs of scenes."""
+"""A data set in pieces, one per part of a pack: shards, chunks of files, runs of scenes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipa_scaling.source import DataError, Source, list_pictures, list_shards
+from clipa_scaling.source import (
+    DataError,
+    PictureFile,
+    Source,
+    list_files,
+    list_shards,
+    picture_root,
+)
 from clipa_scaling.train.shards import (
     Example,
     Needs,
     Skipped,
     make_example,
-    read_folder,
+    read_files,
     read_shard,
 )
 
-FOLDER_FILES = 2_000  # pictures of class folders in a part
+FOLDER_FILES = 2_000  # pictures that are files of their own in a part
 SCENES = 4_096  # generated pictures in a part
 SCENES_AT_ONCE = 256  # of them in memory together
 
-Piece = Path | tuple[str, ...] | range
+Piece = Path | tuple[PictureFile, ...] | range
 
 
 @dataclass(frozen=True)
@@ -45,20 +52,23 @@ def list_pieces(source: Source) -> list[Piece]:
     if source.kind == "scenes":
         starts = range(0, source.pairs, SCENES)
         return [range(start, min(start + SCENES, source.pairs)) for start in starts]
-    if source.kind == "folder":
-        files = [name for name, _ in list_pictures(source.where)]
+    if source.has_files:
+        files = list_files(source)
         starts = range(0, len(files), FOLDER_FILES)
         return [tuple(files[start : start + FOLDER_FILES]) for start in starts]
     if source.kind == "shards":
         return list(list_shards(source.where))
-    raise DataError(f"data: kind={source.kind!r} is unknown; allowed: shards, folder, scenes")
+    allowed = "shards, folder, objectnet, annotations, scenes"
+    raise DataError(f"data: kind={source.kind!r} is unknown; allowed: {allowed}")
 
 
 def name_piece(piece: Piece) -> str:
     """What a part was made of, for people."""
     if isinstance(piece, Path):
         return piece.name
-    return f"{piece[0]} to {piece[-1]}"
+    if isinstance(piece, range):
+        return f"{piece[0]} to {piece[-1]}"
+    return f"{piece[0].name} to {piece[-1].name}"
 
 
 def read_piece(piece: Piece, request: Request) -> Iterator[Example | Skipped]:
@@ -67,7 +77,8 @@ def read_piece(piece: Piece, request: Request) -> Iterator[Example | Skipped]:
     if isinstance(piece, range):
         yield from draw_scenes(piece, source.seed, px, needs)
         return
-    raw = read_shard(piece) if isinstance(piece, Path) else read_folder(Path(source.where), piece)
+    root = picture_root(source)
+    raw = read_shard(piece) if isinstance(piece, Path) else read_files(root, piece)
     for key, members in raw:
         yield make_example(key, members, source, px, needs)
 

@@ -48,6 +48,18 @@ def share_right(wrong_Q: torch.Tensor, k: int, others: int) -> dict[str, Any]:
     return {"value": float(bits.mean()), "correct": pack_bits(bits)}
 
 
+def share_per_class(wrong_N: torch.Tensor, label_N: torch.Tensor, classes: int) -> float | None:
+    """The mean over classes of the share of a class's pictures whose first answer is right.
+
+    Unknown, None, of a single class. Every class has a picture: a pack knows no others.
+    """
+    if classes <= 1:
+        return None
+    right_N = (wrong_N < 1).double()
+    sums_C = right_N.new_zeros(classes).index_add_(0, label_N, right_N)
+    return float((sums_C / torch.bincount(label_N, minlength=classes)).mean())
+
+
 def share_caption(
     query_M: torch.Tensor,
     other_M: torch.Tensor,

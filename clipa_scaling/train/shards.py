@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from clipa_scaling.source import DataError, Source
+from clipa_scaling.source import DataError, PictureFile, Source
 
 PICTURES = ("jpg", "png", "jpeg", "webp")  # where a sample has several, open_clip's order decides
 KNOWN = frozenset((*PICTURES, "txt", "json", "cls"))
@@ -24,6 +24,9 @@ MEMBER = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # folder and name to the firs
 # A JPEG is decoded at the least eighth with at least this many times the pixels kept. Measured on
 # 640x480 at 64 px: 1.6 ms against 2.4 undrafted, 0.9 of 255 apart; 1 would be 1.3 ms, 2.4 apart.
 DRAFT = 2
+# Pixels a side: ObjectNet marks its pictures with a red border, which its authors cut off before
+# evaluation (abarbu/objectnet-template-pytorch, objectnet_pytorch_dataloader.py), as wise-ft does.
+OBJECTNET_BORDER = 2
 
 Needs = Literal["captions", "labels"]
 
@@ -103,17 +106,23 @@ def read_members(path: Path) -> Iterator[tuple[str, str, bytes]]:
                 yield match[1], ending, content.read()
 
 
-def read_folder(root: Path, files: Iterable[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Samples of class folders, as shards have them: the folder's name is the `cls` member."""
-    for name in files:
-        ending = name.rpartition(".")[2].lower()
+def read_files(
+    root: Path, files: Iterable[PictureFile]
+) -> Iterator[tuple[str, dict[str, bytes]]]:  # fmt: skip
+    """Samples of files, as shards have them: a label is the `cls` member, captions are `json`."""
+    for file in files:
+        path, ending = root / file.name, file.name.rpartition(".")[2].lower()
         try:
-            data = (root / name).read_bytes()
+            members = {ending: path.read_bytes()}
         except OSError as error:
             raise DataError(
-                f"{root / name}: cannot be read ({error.strerror}); repair or remove it"
+                f"{path}: cannot be read ({error.strerror}); repair or remove it"
             ) from error
-        yield name, {ending: data, "cls": name.partition("/")[0].encode(errors="surrogateescape")}
+        if file.label:
+            members["cls"] = file.label.encode(errors="surrogateescape")
+        if file.captions:
+            members["json"] = json.dumps({"caption": file.captions}).encode()
+        yield file.name, members
 
 
 def make_example(
@@ -126,7 +135,8 @@ def make_example(
     try:
         captions = read_captions(members, source.caption) if needs == "captions" else ()
         label = read_label(members, source.label) if needs == "labels" else None
-        picture = decode_picture(take(members, *PICTURES), px)
+        border = OBJECTNET_BORDER if source.kind == "objectnet" else 0
+        picture = decode_picture(take(members, *PICTURES), px, border)
     except Unreadable as error:
         return Skipped(key, str(error), has_picture)
     return Example(key, picture, captions, label)
@@ -187,8 +197,10 @@ def read_field(members: Mapping[str, bytes], field: str) -> Any:
     return values[field]
 
 
-def decode_picture(data: bytes, px: int) -> np.ndarray:
+def decode_picture(data: bytes, px: int, border: int = 0) -> np.ndarray:
     """(px, px, 3) uint8 RGB: shorter side to px, centre square; Unreadable for what is no picture.
+
+    border: pixels cut off each side first.
 
     As open_clip opens pictures: alpha dropped, no turning by EXIF. PIL's bicubic, which widens its
     kernel as it shrinks and so is antialiased: CLIP's own filter (arXiv:2103.00020's code), and
@@ -197,8 +209,10 @@ def decode_picture(data: bytes, px: int) -> np.ndarray:
     try:
         # Only these formats: PIL would run programs on others, such as EPS under another name.
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as opened:
-            opened.draft("RGB", (DRAFT * px, DRAFT * px))
+            if not border:  # which is counted in the picture's own pixels
+                opened.draft("RGB", (DRAFT * px, DRAFT * px))
             image = opened.convert("RGB")
+            image = ImageOps.crop(image, border) if border else image
             side = min(image.size)
             # Whole pixels, so that a picture already at px is kept bit for bit.
             left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -196,13 +196,14 @@ def check_one_benchmark(evals: pd.DataFrame) -> None:
 
     Rows of older tables have no `evaluation`, and compare by fingerprint alone.
     """
-    for name in ("fingerprint", "evaluation"):
+    changed = {"fingerprint": "pictures or prompts", "evaluation": "texts, tokenizer or evaluator"}
+    for name, what in changed.items():
         found = evals[name].dropna().unique()
         if len(found) > 1:
             raise schema.TableError(
                 f"evals: set={evals['set'].iloc[0]} was measured in {len(found)} ways "
-                f"({name} {', '.join(found)}): its pictures, prompts, class names or tokenizer "
-                "changed between runs; give the changed set another name in the sweep file"
+                f"({name} {', '.join(found)}): its {what} changed between runs; "
+                "give the changed set another name in the sweep file"
             )
 
 

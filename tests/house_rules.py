@@ -28,7 +28,7 @@ LAYERS = (
     ("sweepfile",),
     ("plan", "published", "fit"),
     ("collect", "show", "cells"),
-    ("inverse",),
+    ("inverse", "benchmark_json"),
     ("launch",),
     ("advise",),
     ("figures",),

@@ -117,6 +117,23 @@ def test_the_end_is_where_all_samples_are_seen() -> None:
     assert at_the_end(cells)["mean"].tolist() == [pytest.approx(0.2)]
 
 
+def make_evaluated(*evaluations: str | None, **more: Any) -> dict[str, pd.DataFrame]:
+    """Two seeds of a cell, their evaluations named."""
+    tables = make_tables({("A", 4, seed): 0.2 for seed in range(len(evaluations))}, **more)
+    named = [name for name in evaluations for _ in range(3)]  # three rows a run
+    tables["evals"]["evaluation"] = pd.Series(named, dtype="string")
+    return tables
+
+
+def test_a_change_of_texts_is_refused_and_older_tables_compare_by_fingerprint() -> None:
+    with pytest.raises(schema.TableError, match=r"in 2 ways \(evaluation a, b\): its texts, token"):
+        summarise_cells(make_evaluated("a", "b"))
+    assert summarise_cells(make_evaluated("a", None, "a"))["seeds"].tolist() == [3]
+    tables = make_evaluated("a", "b")
+    tables["runs"]["tokenizer"] = pd.Series(["clip", "wordpiece"], dtype="string")
+    assert summarise_cells(tables)["tokenizer"].tolist() == ["clip", "wordpiece"]
+
+
 def test_one_set_measured_in_two_ways_is_refused() -> None:
     tables = make_tables({("A", 4, 0): 0.2, ("A", 4, 1): 0.3})
     tables["evals"].loc[0, "fingerprint"] = "other"

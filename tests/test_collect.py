@@ -49,7 +49,7 @@ def test_the_tables_have_the_schemas_columns_and_all_runs(small_study: Path) -> 
     assert runs["text_tokens_seen"].tolist() == [8, 8]
     assert len(tables["curves"]) == 2 * 1_024 // 128
     assert sorted(tables["evals"]["samples"].unique()) == [512, 1_024]
-    names = {"accuracy", "accuracy_top5", "loss"}
+    names = {"accuracy", "accuracy_top5", "accuracy_per_class", "loss"}
     names |= {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
     assert set(tables["evals"]["name"]) == names
 

@@ -6,89 +6,46 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
-from known_model import Known, encode_image, encode_text
-from make_data import encode, write_request, write_shards, write_tar
+from eval_sets import (
+    PAIRS,
+    REAL,
+    SETTING,
+    WORDS,
+    draw,
+    known_set,
+    let_known_encode,
+    make_real,
+    measure,
+    real_set,
+)
+from known_model import Known
 from open_clip.tokenizer import SimpleTokenizer
 
 from clipa_scaling.correct import unpack_bits
-from clipa_scaling.models import load_model
-from clipa_scaling.rundir import write_json
-from clipa_scaling.source import DataError, Source
-from clipa_scaling.spec import EvalSet
+from clipa_scaling.source import DataError
 from clipa_scaling.train import evaluate, features
 from clipa_scaling.train.evaluate import Evaluator
-from clipa_scaling.train.features import Setting, StopRequested
+from clipa_scaling.train.features import StopRequested
 from clipa_scaling.train.loss import contrastive_loss
-from clipa_scaling.train.model import make_model, make_unit
-from clipa_scaling.train.pack import check_pieces, load_request, make_head
+from clipa_scaling.train.model import make_unit
 from clipa_scaling.train.packed import Pack
-from clipa_scaling.train.part import write_part
 from clipa_scaling.train.tokenize import encode_texts
 
-SETTING = Setting(8, 8, 4, ("common",), torch.device("cpu"), False, should_stop=lambda: False)
-REAL = replace(SETTING, image_size=16, text_tokens=10)
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]
 LABELS = [[NAMES[number * 3 % 7]] for number in range(30)]
-# Of 40 pictures; some have captions of others too, the first has one caption twice.
-WORDS = [f"word {number}" for number in range(29)]
-PAIRS = [[WORDS[n % 29], *([WORDS[n * 7 % 29]] if n % 3 == 0 else [])] for n in range(40)]
 TOKENIZE, TOKENIZE_10 = SimpleTokenizer(), SimpleTokenizer(context_length=10)
-Task = Literal["classify", "retrieve"]
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)
 def let_known_models_encode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "encode_image", encode_image)
-    monkeypatch.setattr(features, "encode_text", encode_text)
-
-
-def make_set(folder: Path, task: Task, where: str, px: int, *prompts: str) -> EvalSet:
-    """A set packed in this process, part by part."""
-    source = Source("shards", where, caption="captions", label=None)
-    needs = "labels" if task == "classify" else "captions"
-    request = load_request(write_request(folder, source, px, needs))
-    pieces = check_pieces(request)
-    parts = [write_part(folder, n, piece, request) for n, piece in enumerate(pieces)]
-    write_json(folder / "pack.json", make_head([*parts], request))
-    return EvalSet("set", task, str(folder), request.fingerprint, prompts or ("{}",))
-
-
-def known_set(folder: Path, samples: Sequence[Sequence[str]], task: Task, *prompts: str) -> EvalSet:
-    """Pictures that tell their numbers, each with its captions, the first its class too."""
-    members: list[tuple[str, bytes | None]] = []
-    for number, texts in enumerate(samples):
-        captions = json.dumps({"captions": texts}).encode()
-        members += [(f"{number}.png", encode(np.full((8, 8, 3), number, np.uint8)))]
-        members += [(f"{number}.json", captions), (f"{number}.cls", texts[0].encode())]
-    return make_set(folder / task, task, str(write_tar(folder / "0.tar", members)), 8, *prompts)
-
-
-def real_set(folder: Path, task: Task, *prompts: str) -> EvalSet:
-    """Ten pictures of three classes with two captions each."""
-    return make_set(folder / task, task, write_shards(folder / "data", 2, 5), 32, *prompts)
-
-
-def make_real(size: int = 16) -> open_clip.CLIP:
-    return make_model(load_model("T32/8"), size, REAL.text_tokens, 49_408, seed=3).eval()
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def measure(model: Any, item: EvalSet, setting: Setting = SETTING) -> dict[str, dict[str, Any]]:
-    """The rows of one set, by name."""
-    rows = Evaluator((item,), setting).evaluate(model, 64)
-    for row in rows:
-        assert (row["samples"], row["set"], row["fingerprint"]) == (64, "set", item.benchmark)
-    return {row["name"]: row for row in rows}
+    let_known_encode(monkeypatch)
 
 
 def rank(query: np.ndarray, others: np.ndarray, right: Sequence[bool]) -> int:
@@ -113,9 +70,12 @@ def test_top_1_and_top_5_equal_a_plain_count(tmp_path: Path, tied: bool) -> None
     rows = measure(Known(image_NE, NAMES, class_CE), known_set(tmp_path, LABELS, "classify"))
     image, text = image_NE.double().numpy(), class_CE.double().numpy()
     ranks = [rank(image[n], text, [[name] == LABELS[n] for name in NAMES]) for n in range(30)]
-    assert rows.keys() == {"accuracy", "accuracy_top5"}
+    assert rows.keys() == {"accuracy", "accuracy_top5", "accuracy_per_class"}
     check_row(rows["accuracy"], [wrong < 1 for wrong in ranks])
     check_row(rows["accuracy_top5"], [wrong < 5 for wrong in ranks])
+    shares = [np.mean([ranks[n] < 1 for n in range(30) if LABELS[n] == [name]]) for name in NAMES]
+    assert rows["accuracy_per_class"]["value"] == pytest.approx(np.mean(shares), rel=1e-12)
+    assert rows["accuracy_per_class"]["value"] != rows["accuracy"]["value"]
 
 
 @pytest.mark.parametrize("width", [5, 7, 48, 96])
@@ -167,10 +127,10 @@ def test_paper_is_open_clips_80_templates_and_common_the_sets_own(tmp_path: Path
     rows = Evaluator((item,), setting).evaluate(model, 0)
     pack, paper = Pack.open(Path(item.pack)), open_clip.OPENAI_IMAGENET_TEMPLATES
     common: list[Any] = [str, lambda name: f"{{x}} of a {name}"]
-    assert (len(rows), len(paper)) == (4, 80)
+    assert (len(rows), len(paper)) == (6, 80)
     with torch.no_grad():
         image_NE, _ = features.encode_images(model, pack, setting)
-    for row, protocol, fills in ((rows[0], "common", common), (rows[2], "paper", paper)):
+    for row, protocol, fills in ((rows[0], "common", common), (rows[3], "paper", paper)):
         names = pack.class_names
         weights = open_clip.build_zero_shot_classifier(model, TOKENIZE_10, names, fills)
         assert (row["protocol"], row["name"]) == (protocol, "accuracy")

@@ -13,7 +13,7 @@ import pytest
 from make_data import SHARED, encode, make_picture, write_tar
 from PIL import Image
 
-from clipa_scaling.source import DataError, Source
+from clipa_scaling.source import DataError, PictureFile, Source
 from clipa_scaling.train.shards import (
     Example,
     Needs,

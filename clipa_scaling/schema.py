@@ -177,7 +177,8 @@ EVALS = _table(
     ("by", "string", "", "Evaluated by", "run id of an evaluation made later; empty: the run"),
     ("positions", "string", "", "Positions", "how a child's position tables were treated, in rows "
      "before its first step; else missing"),
-    ("name", "string", "", "Measure", "accuracy, accuracy_top5, image_to_text_r1 ..., loss"),
+    ("name", "string", "", "Measure", "accuracy, accuracy_top5, accuracy_per_class (mean over "
+     "classes), image_to_text_r1 ..., loss"),
     ("value", "Float64", "", "Value", "a fraction in [0, 1], nats for loss; or unknown"),
     ("n", "Int64", "", "Examples", "examples behind the value"),
     ("eval_image_tokens", "Int64", "tokens", "Image tokens in evaluation", "from the tensor"),

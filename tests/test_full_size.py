@@ -20,7 +20,7 @@ from small_sweep import SMALL, run_sweep, write_small
 from clipa_scaling import schema
 from clipa_scaling.benchmark_json import main as write_benchmark
 from clipa_scaling.cells import summarise_cells
-from clipa_scaling.collect import collect, load_tables
+from clipa_scaling.collect import collect, evaluated_otherwise, load_tables
 from clipa_scaling.models import load_model
 from clipa_scaling.plan import make_plan
 from clipa_scaling.resolve import resolve
@@ -226,12 +226,17 @@ def test_tokens_other_than_declared_are_refused_at_either_size(study: Path, tmp_
     run = next(row.planned for row in plan.rows if row.planned.spec.image_reduction == "resize")
     path = runs / run.id / "evals.json"
     rows = read_json(path)["rows"]
-    collect(plan, runs)
+    assert evaluated_otherwise(plan, collect(plan, runs)) == 0
     for size, said in (("training", "remove it"), ("full", "set evaluate.full_px as it was")):
         spoilt = [row | {"eval_image_tokens": 9} if row["size"] == size else row for row in rows]
         write_json(path, {"rows": spoilt})
         with pytest.raises(schema.TableError, match=said):
             collect(plan, runs)
+    write_json(path, {"rows": rows})
+    (tmp_path / "copy" / study.name).write_text(STUDY.replace("full_px: 32", "full_px: 40"))
+    changed = make_plan(load_sweep(tmp_path / "copy" / study.name, runs / ".packs"), runs)
+    assert [row.state.name for row in changed.rows] == ["done", "done"]
+    assert evaluated_otherwise(changed, collect(changed, runs)) == 2
 
 
 def test_the_benchmarks_shape(study: Path, tmp_path: Path) -> None:

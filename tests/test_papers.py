@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-import runpy
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import pytest
 from make_data import ROOT
+from paper_plans import make, plan, specs
 
 from clipa_scaling import sweep as command_line
-from clipa_scaling.plan import Plan, make_plan, over_budget, plan_to_json
-from clipa_scaling.published import FOLDER, load_printed
+from clipa_scaling.plan import over_budget
+from clipa_scaling.published import FOLDER
 from clipa_scaling.show import hours
-from clipa_scaling.sweepfile import load_sweep
 
 PAPERS = (
     "inverse", "reductions", "text_tokens", "limited", "finetune_masking", "finetune_masking_h14",
@@ -68,23 +66,6 @@ SCHEDULES = {
     },
 }  # fmt: skip
 SCHEDULES |= {"reductions": SCHEDULES["inverse"], "text_tokens": SCHEDULES["inverse"]}
-
-
-@cache
-def make(name: str) -> Plan:
-    """A recipe's plan, without its data."""
-    nowhere = ROOT / "no/such/folder"
-    return make_plan(load_sweep(ROOT / f"sweeps/{name}.yaml", nowhere / "packs"), nowhere)
-
-
-@cache
-def plan(name: str) -> dict[str, Any]:
-    """As `--plan --json` prints it."""
-    return plan_to_json(make(name))
-
-
-def specs(name: str, stage: str) -> list[dict[str, Any]]:
-    return [cell["spec"] for cell in plan(name)["cells"] if cell["spec"]["stage"] == stage]
 
 
 def rows(name: str) -> Iterator[dict[str, str]]:
@@ -295,58 +276,6 @@ def test_the_law_has_enough_to_be_fitted(
         assert trunk["schedule"] == "constant" and spec["schedule"] == "wsd"
         longest = max(axes[2])
         assert trunk["samples"] == longest - longest // 5
-
-
-def test_the_page_of_compute_is_what_its_tool_writes() -> None:
-    page = runpy.run_path(str(ROOT / "tools/compare_compute.py"))["write_page"](load_printed())
-    assert (ROOT / "docs/compute.md").read_text() == page, "make docs"
-
-
-def test_a_row_that_does_not_reproduce_says_why_and_no_other_does() -> None:
-    compared = [row for row in load_printed() if row.unit != "h"]
-    assert len(compared) == 34
-    wrong = [row.name for row in compared if row.reproduces == bool(row.why)]
-    assert wrong == []
-    tables = [row for row in compared if "Figure" not in row.where]
-    assert sum(row.reproduces for row in tables) == 9
-    drawn = [row.ratio for row in compared if "Figure 8" in row.where]
-    assert len(drawn) == 18 and min(drawn) > 1.01 and max(drawn) < 1.045
-
-
-def forward(name: str, stage: str, **wanted: Any) -> float:
-    """Multiply-adds of one forward, in 1e9, of a recipe's cell."""
-    [cell] = [
-        cell
-        for cell in plan(name)["cells"]
-        if cell["spec"]["stage"] == stage
-        and all(cell["spec"][key] == value for key, value in wanted.items())
-    ]
-    return float(cell["cost"]["flops_per_sample"]) / 2e9
-
-
-def test_planned_compute_is_the_printed_compute() -> None:
-    """arXiv:2306.15658, Table 3, in GFLOPs a sample; Tables 1 (1e11) and arXiv:2305.07017, 2."""
-    h14 = "finetune_masking_h14"
-    assert forward(h14, "masks", image_tokens=256) == pytest.approx(177.0, abs=0.05)
-    assert forward(h14, "at336") == pytest.approx(237.8, abs=0.5)
-    assert forward(h14, "ft224") == pytest.approx(125.8, abs=0.1), "135.9 is printed"
-    flops = {cell["run"]: cell["cost"]["train_flops"] for cell in plan(h14)["cells"]}
-    [start] = [run for run in flops if run.startswith("pretrain")]
-    [tuned] = [cell["run"] for cell in plan(h14)["cells"] if cell["spec"]["stage"] == "masks"
-               and cell["spec"]["image_tokens"] == 256]  # fmt: skip
-    ours = (flops[start] + flops[tuned]) / 6e9 / 1e11
-    assert ours == pytest.approx(4, abs=0.5)
-    resized = {
-        (spec["model"], spec["image_tokens"]): cell["cost"]["train_flops"]
-        for cell in plan("inverse")["cells"]
-        if (spec := cell["spec"])["stage"] == "pretrain"
-    }
-    drawn = {row.name: float(row.printed) for row in load_printed()
-             if "Figure 8" in row.where}  # fmt: skip
-    for model in ("S/16", "B/16", "L/16"):
-        # Without its finetuning, as the figure's points at full length appear to be.
-        ratio = resized[(model, 196)] / 6e9 / 1e11 / drawn[f"{model} at 224 px"]
-        assert 1.01 < ratio < 1.045
 
 
 def test_every_recipe_is_in_the_readme_with_its_hours() -> None:

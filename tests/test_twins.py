@@ -136,8 +136,8 @@ def check_chain(name: str, runs: pd.DataFrame, evals: pd.DataFrame) -> None:
     children = by_run[by_run["stage"] != "pretrain"]
     assert len(children) > 0 and by_run.loc[children["parent"], "state"].eq("done").all()
     above = {"ft64": "ft48"}
-    for child in children.itertuples():
-        assert by_run.loc[child.parent, "stage"] == above.get(str(child.stage), "pretrain")
+    for stage, parent in zip(children["stage"], children["parent"], strict=True):
+        assert by_run.loc[str(parent), "stage"] == above.get(str(stage), "pretrain")
     begun = set(evals.loc[evals["samples"] == 0, "run"])
     if name == "tiny_law":
         each = by_run["flops_per_sample"].iloc[0]

@@ -23,7 +23,8 @@ def test_a_row_that_does_not_reproduce_says_why_and_no_other_does() -> None:
     wrong = [row.name for row in compared if row.reproduces == bool(row.why)]
     assert wrong == []
     tables = [row for row in compared if "Figure" not in row.where]
-    assert sum(row.reproduces for row in tables) == 9
+    printed = [row for row in tables if "at 70 px" not in row.name]  # those are what it could mean
+    assert (sum(row.reproduces for row in printed), len(printed)) == (7, 14), "the README says so"
     drawn = [row.ratio for row in compared if "Figure 8" in row.where]
     assert len(drawn) == 18 and min(drawn) > 1.01 and max(drawn) < 1.045
 

@@ -40,8 +40,9 @@ test-all: install lint types  ## lint, types and every test
 figures: install  ## draw the figures of all tables in results/ again
 	$(BIN)/python -m clipa_scaling.figures $(RESULTS)
 
-docs: install  ## draw the pictures in docs/ again
+docs: install  ## make the pictures and tables in docs/ again
 	$(BIN)/python tools/draw_reductions.py
+	$(BIN)/python tools/compare_compute.py
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)

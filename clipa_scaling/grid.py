@@ -240,6 +240,7 @@ def check_branch(spec: RunSpec, trunk: RunSpec) -> int:
         message = f"kind=decay has no steady rate to leave: its parent's is {trunk.schedule}"
         raise SpecError("schedule", f"{message}; allowed: a parent with schedule: constant or wsd")
     own = {"kind", "parent", "samples", "schedule", "decay_samples", "decay_shape"}
+    own.add("image_position_change")  # of weights started from: resolve() fills it in, to no effect
     mine, theirs = identity(spec), identity(trunk)
     for name in sorted((mine.keys() | theirs.keys()) - own):
         if mine.get(name) != theirs.get(name):

@@ -58,7 +58,9 @@ def finish(
     if otherwise:
         console.print(
             f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets or with other "
-            "prompts than the file now asks for; their evaluations stay what they were"
+            "prompts than the file now asks for; what the tables have stays, and --evaluate adds "
+            f"the rest: python -m clipa_scaling.sweep {escape(str(plan.sweep.path))} --evaluate",
+            soft_wrap=True,
         )
     collect.save_tables(tables, results)
     if changed is None:  # else a later launch could no longer tell what it would redo

@@ -132,7 +132,7 @@ def print_plan(console: Console, plan: Plan) -> None:
             f"GPU-hours on {plan.sweep.resources.device} at {cost.utilisation:.0%} utilisation "
             f"({kind}); training only, evaluation not counted."
         )
-        kept = sum(4 * row.cost.total_params for row in plan.rows)
+        kept = sum(row.cost.checkpoint_bytes // 3 for row in plan.rows)
         trunks = sum(
             len(row.planned.spec.keep_samples) * row.cost.checkpoint_bytes for row in plan.rows
         )

@@ -9,6 +9,7 @@ import numpy as np
 import open_clip
 import torch
 
+from clipa_scaling.spec import RunSpec
 from clipa_scaling.train.model import encode_image, encode_text, make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.pictures import normalise, resize_all
@@ -35,6 +36,21 @@ class Setting:
         """Raises StopRequested."""
         if self.should_stop():
             raise StopRequested
+
+
+def make_setting(
+    spec: RunSpec, device: torch.device, should_stop: Callable[[], bool]
+) -> Setting:  # fmt: skip
+    """How a run evaluates its model."""
+    return Setting(
+        image_size=spec.image_size,
+        text_tokens=spec.text_tokens,
+        batch=spec.eval_batch,
+        protocols=spec.protocols,
+        device=device,
+        autocast=spec.precision == "bf16",
+        should_stop=should_stop,
+    )
 
 
 def encode_images(model: open_clip.CLIP, pack: Pack, setting: Setting) -> tuple[torch.Tensor, int]:

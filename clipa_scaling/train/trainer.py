@@ -13,7 +13,7 @@ from clipa_scaling.spec import RunSpec
 from clipa_scaling.train import begin, checkpoint, watch
 from clipa_scaling.train.ending import Diverged, Refused
 from clipa_scaling.train.evaluate import Evaluator
-from clipa_scaling.train.features import Setting, StopRequested
+from clipa_scaling.train.features import StopRequested, make_setting
 from clipa_scaling.train.model import build_of, make_model
 from clipa_scaling.train.record import Record
 from clipa_scaling.train.step import Step, Taken
@@ -44,15 +44,7 @@ class Trainer:
         self.optimizer = self.stepper.optimizer
         self.evaluator = Evaluator(
             spec.evals if world.leads else (),
-            Setting(
-                image_size=spec.image_size,
-                text_tokens=spec.text_tokens,
-                batch=spec.eval_batch,
-                protocols=spec.protocols,
-                device=self.device,
-                autocast=spec.precision == "bf16",
-                should_stop=lambda: self.agree_to_go_on(busy=True)[0],
-            ),
+            make_setting(spec, self.device, lambda: self.agree_to_go_on(busy=True)[0]),
         )
         self.samples = 0
         self.origin: begin.Origin | None = None

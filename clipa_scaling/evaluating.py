@@ -79,10 +79,7 @@ def plan_missing(
 def print_missing(console: Console, found: Missing) -> None:
     """What is missing and what it takes."""
     plan = found.plan
-    say(
-        console,
-        f"{plan.sweep.name}: {found.done} done runs, of which these evaluations are missing:",
-    )
+    say(console, f"{plan.sweep.name}: {found.done} done runs, of which evaluations are missing:")
     lines = found.lines()
     for line in lines[:MOST_ROWS]:
         say(console, f"  {line}")

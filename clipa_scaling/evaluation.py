@@ -84,8 +84,7 @@ def plan_evaluation(
     chosen = [what for name, what in asked.evaluations().items() if name in names]
     assert len(chosen) == len(names), "every evaluation is asked for"
     items, protocols, sizes = (set(column) for column in zip(*chosen, strict=True))
-    # A retrieval's protocol stands beside those of the other sets.
-    listed = [COMMON, *asked.protocols] if COMMON in protocols else asked.protocols
+    listed = dict.fromkeys([*asked.protocols, COMMON])  # retrieval's own, whatever is asked for
     return replace(
         spec,
         kind="evaluate",
@@ -93,7 +92,7 @@ def plan_evaluation(
         stage=stage,
         evaluations=tuple(sorted(names)),
         evals=tuple(item for item in asked.evals if item in items),
-        protocols=tuple(name for name in dict.fromkeys(listed) if name in protocols),
+        protocols=tuple(name for name in listed if name in protocols),
         eval_sizes=tuple(size for size in asked.eval_sizes if size in sizes),
         full_px=asked.full_px,
         gpus=1,  # in training too one device evaluates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 from clipa_scaling.evaluation import TRAINING, Asked, name_row
 from clipa_scaling.grid import Planned
 from clipa_scaling.rundir import RunDir, read_json
+from clipa_scaling.schema import TableError
 from clipa_scaling.spec import RunSpec, spec_from_json
 from clipa_scaling.sweepfile import Sweep
 
@@ -35,7 +37,7 @@ class Child:
 
 
 def find_children(runs: Path, parents: Iterable[str]) -> dict[str, list[Child]]:
-    """The evaluation runs of each parent that has any, by name.
+    """The evaluation runs of each parent that has any, in the order in which they began.
 
     Their folders are named as their parents', but for the kind and the digits: only those that can
     be are opened.
@@ -50,9 +52,22 @@ def find_children(runs: Path, parents: Iterable[str]) -> dict[str, list[Child]]:
         run = RunDir(runs / name)
         values = read_json(run.spec)
         if values is not None and values["parent"] in parents:
-            child = Child(run, spec_from_json(values))
+            child = Child(run, read_spec(run, values))
             found.setdefault(child.spec.parent, []).append(child)
-    return found
+    return {parent: sorted(listed, key=began) for parent, listed in found.items()}
+
+
+def read_spec(run: RunDir, values: Mapping[str, Any]) -> RunSpec:
+    try:
+        return spec_from_json(values)
+    except ValueError as error:
+        raise TableError(f"{run.path}: {error}; use that version, or move this run away") from None
+
+
+def began(child: Child) -> float:
+    """When its first attempt began; those that have not come last."""
+    first = read_json(child.run.attempts / "1" / "env.json")
+    return float(first["time"]) if first else math.inf
 
 
 def slug_of(run: str) -> str:

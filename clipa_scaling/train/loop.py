@@ -113,7 +113,7 @@ def enter(run_dir: RunDir, spec: RunSpec) -> Entry:
 def train(
     spec: RunSpec, run_dir: RunDir, entry: Entry, stop: StopFlag, world: World
 ) -> tuple[int, int | None]:
-    """Train or evaluate, all ranks alike: the exit code, and the signal's number that stopped it."""
+    """Train or evaluate, all ranks alike: the exit code, and the number of a signal."""
     torch.set_num_threads(entry.threads)
     try:
         check(spec, run_dir, world)

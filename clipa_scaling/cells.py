@@ -49,7 +49,8 @@ def summarise_cells(
         chosen = chosen[common]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
-    chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
+    chosen = take_one_way(chosen[chosen["set"] == eval_set])
+    chosen = chosen.rename(columns={"samples": "evaluated_at"})
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
     # A decay run's own cost is its decay's; its model has seen all its samples.
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
@@ -189,6 +190,13 @@ def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
         share = float(leaves[run] / samples[parent]) if is_branch else 1.0
         run = parent
     return total
+
+
+def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
+    """Of a set measured in several ways, the last in which every run was; all where none is."""
+    ways = evals.groupby("fingerprint", sort=False)["run"].nunique()
+    whole = ways[ways == evals["run"].nunique()]
+    return evals if whole.empty else evals[evals["fingerprint"] == whole.index[-1]]
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:

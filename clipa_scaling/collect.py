@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling import schema
+from clipa_scaling.evaluation import asked_of, name_row
 from clipa_scaling.hours import used_hours
+from clipa_scaling.measured import find_children, join_rows
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
 from clipa_scaling.spec import RunSpec, legacy_values
@@ -26,11 +28,14 @@ def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
     Raises TableError where a run's declared token counts differ from those its tensors had.
     """
     rows, evals, curves = [], [], []
+    children = find_children(runs, (row.planned.id for row in plan.rows))
     for row in plan.rows:
         run = RunDir(runs / row.planned.id)
         run_curves = read_jsonl(run.metrics)
         found = read_json(run.evals)
-        run_evals = found["rows"] if found else []
+        # What an evaluation run measured stands under the run that it measured.
+        own = found["rows"] if found and row.planned.spec.kind != "evaluate" else []
+        run_evals = join_rows(own, children.get(row.planned.id, ()))
         check_tokens(row, run, run_curves, run_evals)
         curves += [{"run": row.planned.id, **item} for item in run_curves]
         evals += [{"run": row.planned.id, **item} for item in run_evals]
@@ -53,20 +58,19 @@ def known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     """How many done runs lack an evaluation at their end that the sweep file asks for."""
-    evals = tables["evals"]
-    names = ("run", "samples", "set", "fingerprint", "protocol", "size", "eval_image_tokens")
-    at_training = evals.assign(size=evals["size"].fillna("training"))
-    found = set(zip(*(at_training[name] for name in names), strict=True))
-    done = [row.planned for row in plan.rows if row.state.name == "done"]
+    done = {row.planned.id: row.planned.spec for row in plan.rows if row.state.name == "done"}
+    evals = tables["evals"][tables["evals"]["positions"].isna()]
+    names = ("run", "samples", "fingerprint", "protocol", "size", "evaluator", "eval_image_tokens")
+    found: dict[str, set[str]] = {}
+    for values in evals[list(names)].drop_duplicates().itertuples(index=False):
+        row = {name: None if pd.isna(v) else v for name, v in zip(names, values, strict=True)}
+        spec = done.get(str(row["run"]))
+        if spec is not None and row["samples"] == spec.samples:
+            found.setdefault(str(row["run"]), set()).add(name_row(row, spec, spec.full_px))
     return sum(
-        any(
-            (item.id, item.spec.samples, wanted.name, wanted.benchmark, protocol, size, tokens)
-            not in found
-            for wanted in item.spec.evals
-            for protocol in (item.spec.protocols if wanted.task == "classify" else ("common",))
-            for size, tokens in eval_tokens(item.spec).items()
-        )
-        for item in done
+        bool(asked_of(spec).evaluations().keys() - found.get(run, set()))
+        for run, spec in done.items()
+        if spec.kind != "evaluate"
     )
 
 

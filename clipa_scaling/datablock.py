@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,10 +81,7 @@ class DataBlock:
         self.train = self.request(("data", "train"), body, "captions")
         self.tagger = document.check_scalar(("data", "tagger"), body.get("tagger", ""), str)
         self.labelled = self.read_labelled(body.get("labelled"))
-        self.evals = [
-            self.read_eval(("data", "evals", name), str(name), entry)
-            for name, entry in self.read_evals(body.get("evals", {})).items()
-        ]
+        self.evals = self.read_evals(("data", "evals"), body.get("evals", {}))
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a run that follow from the data, given those that the file sets."""
@@ -169,11 +167,17 @@ class DataBlock:
                 raise self.document.error((*place, index), message)
         return tuple(prompts)
 
-    def read_evals(self, body: Any) -> Mapping[str, Any]:
+    def with_evals(self, document: Document) -> DataBlock:
+        """This block with the `evals` of another file, to which their paths are relative."""
+        other = copy.copy(self)
+        other.document, other.requests, other.missing = document, [], None
+        other.evals = other.read_evals(("evals",), document.values["evals"])
+        return other
+
+    def read_evals(self, where: Where, body: Any) -> list[EvalSet]:
         if not isinstance(body, dict):
-            where: Where = ("data", "evals")
             raise self.document.error(where, f"got {body!r}; allowed: a mapping of sets")
-        return body
+        return [self.read_eval((*where, name), str(name), entry) for name, entry in body.items()]
 
     def read_eval(self, where: Where, name: str, body: Any) -> EvalSet:
         self.document.check_keys(where, body, EVAL_KEYS)

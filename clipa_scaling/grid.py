@@ -8,6 +8,7 @@ from math import isqrt
 from typing import Any
 
 from clipa_scaling.counts import count_model
+from clipa_scaling.evaluation import asked_of, plan_evaluation
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
 from clipa_scaling.spec import LARGEST, RunSpec, SpecError, identity, nearest, run_id
@@ -160,10 +161,15 @@ class Expansion:
         if parent not in self.by_stage:
             message = f"no stage {parent!r} above it; {nearest(parent, self.by_stage)}"
             raise self.document.error((*where, "parent"), message)
+        if any(self.runs[run].spec.kind == "evaluate" for run in self.by_stage[parent]):
+            message = f"{parent} is an evaluation, which trains no weights; allowed: another stage"
+            raise self.document.error((*where, "parent"), message)
         kind = typed(self.document, (*where, "kind"), "kind", body["kind"])
         if kind == FIRST_STAGE:
             message = f"{kind} has no parent, a later stage has; allowed: decay, finetune, evaluate"
             raise self.document.error((*where, "kind"), message)
+        if kind == "evaluate":
+            return self.add_evaluations(stage, body, parent)
         set_where = (*where, "set")
         overlay = self.document.check_keys(set_where, body.get("set", {}), settable())
         for parent_id, parent_cell in list(self.by_stage[parent].items()):
@@ -182,10 +188,37 @@ class Expansion:
             self.add_stage(stage, cells, {"kind": kind, "parent": parent_id})
         if kind == "decay":
             self.branch_off(stage)
+        self.exclude_children(stage, parent)
+
+    def exclude_children(self, stage: Stage, parent: str) -> None:
+        """Excluding a parent excludes its children."""
         for lost in [cell for cell in self.excluded if cell.stage == parent]:
             reason = f"its parent is excluded: {lost.reason}"
             self.excluded.append(Excluded(stage.name, lost.values, reason))
         self.warnings += stage.unused()
+
+    def add_evaluations(self, stage: Stage, body: Mapping[str, Any], parent: str) -> None:
+        """Runs that measure the file's sets on what another stage trained, as it is."""
+        ids = self.by_stage.setdefault(stage.name, {})
+        for key in ("set", "axes", "zip", "rules"):
+            if key in body:
+                message = "is for training, and an evaluation has its parent's fields; remove it"
+                raise self.document.error((*stage.where, key), message)
+        for parent_id, cell in self.by_stage[parent].items():
+            reason = stage.reason_to_exclude(cell)
+            if reason is not None:
+                self.excluded.append(Excluded(stage.name, cell.values, reason))
+                continue
+            spec = self.runs[parent_id].spec
+            asked = asked_of(spec)
+            if not asked.evals:
+                message = "has nothing to measure; add data.evals"
+                raise self.document.error(stage.where, message)
+            spec = plan_evaluation(parent_id, spec, asked, asked.evaluations(), stage.name)
+            planned = Planned(run_id(spec), spec, dict(cell.values))
+            ids.setdefault(planned.id, cell)
+            self.runs.setdefault(planned.id, planned)
+        self.exclude_children(stage, parent)
 
     def branch_off(self, stage: Stage) -> None:
         """Check that decay runs go on as their parents do, which shall keep where they leave."""

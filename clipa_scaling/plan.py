@@ -13,6 +13,7 @@ from typing import Any
 
 from clipa_scaling import schema
 from clipa_scaling.cost import DEVICES, Cost, at_measured_rate, price
+from clipa_scaling.evaluation_cost import SetSizes, price_evaluation
 from clipa_scaling.grid import Excluded, Planned
 from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir, RunState, read_json, read_state, write_json
@@ -66,14 +67,20 @@ def make_plan(sweep: Sweep, runs: Path) -> Plan:
     present = set(os.listdir(runs)) if runs.is_dir() else set()
     rates = load_rates(runs, sweep.resources.device)
     states: dict[str, RunState] = {}
+    sizes = SetSizes(sweep.packs)
     rows = []
     for planned in sweep.grid.runs:
         state = read_state(RunDir(runs / planned.id)) if planned.id in present else PLANNED
         parent = planned.spec.parent
+        if parent and parent not in states:  # one that is evaluated alone
+            states[parent] = read_state(RunDir(runs / parent))
         if state.name == "planned" and parent and states[parent].name != "done":
             state = RunState("blocked", reason=f"waits for {parent}")
         states[planned.id] = state
-        rows.append(PlanRow(planned, price_run(planned.spec, sweep, rates), state))
+        cost = price_run(planned.spec, sweep, rates)
+        if planned.spec.kind == "evaluate":
+            cost = price_evaluation(planned.spec, cost, sizes)
+        rows.append(PlanRow(planned, cost, state))
     return Plan(sweep, tuple(rows), tuple(find_warnings(sweep, rows)))
 
 
@@ -168,7 +175,9 @@ def over_budget(plan: Plan) -> str | None:
     """Why the runs that are left may not be launched, with the numbers; None within the budget."""
     budget = plan.sweep.budget
     for name, limit in (("gpu_hours", budget.gpu_hours), ("dollars", budget.dollars)):
-        needed = plan.total(name, plan.left)
+        # What shards hold is unknown until they are packed; their evaluation is no training.
+        known = [row for row in plan.left if not is_unpacked_evaluation(row)]
+        needed = plan.total(name, known)
         if math.isnan(needed) and limit < math.inf:
             return (
                 f"{plan.sweep.path}: budget: what the runs left need is unknown, since "
@@ -180,6 +189,10 @@ def over_budget(plan: Plan) -> str | None:
                 f"{name}, allowed: {limit:.4g}; raise budget.{name}, or plan fewer or smaller runs"
             )
     return None
+
+
+def is_unpacked_evaluation(row: PlanRow) -> bool:
+    return row.planned.spec.kind == "evaluate" and math.isnan(row.cost.gpu_hours)
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"… {len(plan.excluded) - len(shown)} more excluded cells (--json)")
     if plan.rows:
         console.print(say_pricing(plan))
-        kept = sum(4 * row.cost.total_params for row in plan.rows)
+        kept = sum(row.cost.checkpoint_bytes // 3 for row in plan.rows)
         trunks = sum(
             len(row.planned.spec.keep_samples) * row.cost.checkpoint_bytes for row in plan.rows
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +41,16 @@ from clipa_scaling.plan import (
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.show import MOST_ROWS, print_plan
 from clipa_scaling.spec import spec_to_json
+from clipa_scaling.sweepfile import Sweep
 from clipa_scaling.yamlfile import SweepError
-
-TRAINED = ("pretrain", "decay", "finetune")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One call of the command: where, what of the sweep, and how."""
+    """One call of the command: where, what of the sweep, and how.
+
+    study: the sweep whose finished runs are evaluated, where that is all that is launched.
+    """
 
     console: Console
     runs: Path
@@ -58,6 +60,7 @@ class Launch:
     accept_changed: bool = False
     jobs: int | None = None
     follow: bool = False
+    study: Sweep | None = None
 
 
 def start_local(launch: Launch, plan: Plan, inline: bool = False) -> int:
@@ -78,13 +81,25 @@ def start_local(launch: Launch, plan: Plan, inline: bool = False) -> int:
         states = run_here(launch, plan, todo, inline)
     if states is None:
         return stopped(launch.console)
-    code = finish(launch.console, make_plan(plan.sweep, launch.runs), launch.runs, launch.results)
+    code = gather(launch, plan.sweep)
     for identity, state in states.items():
         if state.name == "failed" and state.attempt == 0:  # before it could write so in its folder
             launch.console.print(f"failed {identity}: {state.reason}", markup=False, soft_wrap=True)
             code = FAILED
     unstarted = {"planned", "stopped"} & {state.name for state in states.values()}
     return stopped(launch.console) if unstarted and code == OK else code
+
+
+def gather(launch: Launch, sweep: Sweep, ended: Sequence[str] | None = None) -> int:
+    """Collect after the runs of a sweep, or those that evaluate another's; the exit code."""
+    plan = make_plan(sweep, launch.runs)
+    if launch.study is None:
+        return finish(launch.console, plan, launch.runs, launch.results, ended)
+    study = make_plan(launch.study, launch.runs)
+    finish(launch.console, study, launch.runs, launch.results, ended or [])
+    if ended is None:
+        return print_ended_badly(launch.console, plan, launch.runs)
+    return FAILED if ended else OK
 
 
 def choose(plan: Plan, launch: Launch) -> list[PlanRow]:
@@ -105,6 +120,8 @@ def in_queue(plan: Plan, launch: Launch) -> set[str]:
 
 def nothing_to_do(launch: Launch, plan: Plan) -> int:
     """Say so; collect first where the tables are not this plan's."""
+    if launch.study is not None:  # what is left has failed before
+        return print_ended_badly(launch.console, plan, launch.runs)
     say_removed(launch, plan)
     whole = all(launch.wants(row.planned) for row in plan.rows)
     if whole and not (is_saved(plan, launch.runs) and (launch.results / "runs.csv").exists()):
@@ -126,11 +143,6 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> N
         raise SweepError(excess)
     for row in plan.left:
         spec = row.planned.spec
-        if spec.kind not in TRAINED:
-            raise SweepError(
-                f"{plan.sweep.path}: stage {spec.stage}: kind={spec.kind} is planned only; "
-                f"this version trains {' and '.join(TRAINED)}: leave the stage out"
-            )
         if spec.kind == "decay":
             check_trunk(plan, row, runs)
         if here and spec.gpus > 1:
@@ -163,12 +175,13 @@ def run_here(
 ) -> dict[str, rundir.RunState] | None:
     """Pack, then run; the runs' final states, or None when stopped while packing."""
     runs = launch.runs
-    print_plan(launch.console, plan)
+    if launch.study is None:
+        print_plan(launch.console, plan)
     say_removed(launch, plan)
     if not packs.make_packs(plan.sweep.packs, local.count_cores()):
         return None
     check_batches(plan)
-    save_plan(plan, runs)
+    keep_plan(launch, plan)
     # The longest first, so that the last slot to end ends early; parents come before children.
     todo = sorted(todo, key=lambda row: (bool(row.planned.spec.parent), -row.cost.train_flops))
     for row in todo:
@@ -185,10 +198,18 @@ def run_here(
     return local.run_pool(runs, planned, local.find_slots(launch.jobs), logs, launch.console)
 
 
+def keep_plan(launch: Launch, plan: Plan) -> None:
+    """Keep a sweep's plan for later calls; that of evaluations alone is none of the sweep's."""
+    if launch.study is None:
+        save_plan(plan, launch.runs)
+
+
 def check_batches(plan: Plan) -> None:
     """Raise SweepError where a batch would hold a pair twice, now that the pairs are counted."""
     for row in plan.left:
         spec = row.planned.spec
+        if spec.kind == "evaluate":
+            continue
         head = rundir.read_json(Path(spec.pack) / "pack.json")
         if head is not None and spec.batch_size > head["pairs"]:
             raise SweepError(
@@ -200,6 +221,8 @@ def check_batches(plan: Plan) -> None:
 
 def say_removed(launch: Launch, plan: Plan) -> None:
     """Name runs that the file had at the last launch and has no more: they stay as they are."""
+    if launch.study is not None:
+        return
     removed = removed_runs(plan, launch.runs)
     batches = latest_tasks(load_batches(launch.runs, plan.sweep.name))
     if removed:
@@ -227,7 +250,7 @@ def start_slurm(launch: Launch, plan: Plan) -> int:
             found = follow.follow(launcher, say_in(launch), show_in(launch, plan))
         else:
             found = launcher.round()
-            save_plan(plan, launch.runs)
+            keep_plan(launch, plan)
             for line in follow.describe(found):
                 say_in(launch)(line)
     except KeyboardInterrupt:
@@ -250,9 +273,7 @@ def conclude(launch: Launch, launcher: follow.Launcher, found: follow.Round) -> 
     """Collect once nothing is at work; else say how it stands."""
     refused = found.submitted.refused
     if found.is_over and not refused:
-        plan = make_plan(launcher.sweep, launch.runs)
-        ended = follow.explain_failures(found, launcher)
-        return finish(launch.console, plan, launch.runs, launch.results, ended)
+        return gather(launch, launcher.sweep, follow.explain_failures(found, launcher))
     if found.stopped_by:
         say_in(launch)(follow.stop_line(found))
         return FAILED
@@ -273,7 +294,7 @@ def show_in(launch: Launch, plan: Plan) -> Callable[[follow.Round], None]:
 
     def show(found: follow.Round) -> None:
         if not last:
-            save_plan(plan, launch.runs)
+            keep_plan(launch, plan)
         said = follow.summary(found)
         if last == [said]:
             return

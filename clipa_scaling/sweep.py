@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -21,6 +22,9 @@ from clipa_scaling.schema import TableError
 from clipa_scaling.show import print_plan
 from clipa_scaling.sweepfile import Sweep, load_sweep
 from clipa_scaling.yamlfile import SweepError
+
+if TYPE_CHECKING:
+    from clipa_scaling import start
 
 EPILOG = """\
 Exit codes: 0 done or submitted, 1 a run failed, 2 a mistake in the file or its data (one line says
@@ -49,6 +53,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--minutes", type=float, help="with --calibrate: of steps at most, per speed (default: 1)"
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="NEW.yaml",
+        nargs="?",
+        const="",
+        help="evaluate finished runs on what they lack of the file's sets, or of those of another "
+        "file that has `evals` and `evaluate`; trains nothing; with --plan: say what and the price",
     )
     parser.add_argument("--json", action="store_true", help="with --plan or --status: all of it")
     parser.add_argument("--watch", action="store_true", help="with --status: again and again")
@@ -93,6 +105,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--minutes goes with --calibrate")
     if options.minutes is not None and not 0 < options.minutes <= 60:
         parser.error(f"--minutes={options.minutes:g}: allowed: above 0, at most 60")
+    if options.evaluate is not None and (
+        options.status or options.logs or options.cancel or options.collect or options.calibrate
+    ):
+        parser.error("--evaluate goes with --plan, or alone; the others know its runs without it")
     for name in ("jobs", "max_parallel"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -129,7 +145,7 @@ def run_command(options: argparse.Namespace) -> int:
     runs = rundir.find_runs(options.runs)
     sweep = load_sweep(options.sweep, rundir.find_packs(runs), options.max_parallel)
     results = (options.results or rundir.find_project() / "results") / sweep.name
-    if options.plan:
+    if options.plan and options.evaluate is None:
         return show_plan(console, make_plan(sweep, runs), options.json)
     if options.collect:
         plan = make_plan(sweep, runs)
@@ -155,6 +171,9 @@ def look_at(console: Console, sweep: Sweep, runs: Path, options: argparse.Namesp
     """--status, --logs or --cancel."""
     from clipa_scaling import look
     from clipa_scaling.launch.choose import matches
+    from clipa_scaling.measured import with_children
+
+    sweep = with_children(sweep, runs)
 
     if options.logs:
         return look.print_logs(console, sweep, runs, options.logs)
@@ -192,11 +211,10 @@ def launch(
     plan = make_plan(sweep, runs)
     if options.only and not any(call.wants(row.planned) for row in plan.rows):
         raise SweepError(f"{sweep.path}: --only {' '.join(options.only)} fits none of its runs")
-    where = choose_cluster(options.cluster)
     try:
-        if where == "slurm":
-            return start.start_slurm(call, plan)
-        return start.start_local(call, plan, inline=where == "inline")
+        if options.evaluate is not None:
+            return evaluate(call, plan, options)
+        return begin(call, plan, options.cluster)
     except packs.PackError as error:
         print(error, file=sys.stderr)
         return FAILED
@@ -210,6 +228,31 @@ def choose_cluster(asked: str) -> str:
         return asked
     inside = "SLURM_JOB_ID" in os.environ
     return "slurm" if not inside and commands.has_slurm() else "local"
+
+
+def begin(call: start.Launch, plan: Plan, cluster: str) -> int:
+    """Start what is left of a plan where it is to run."""
+    from clipa_scaling import start
+
+    where = choose_cluster(cluster)
+    if where == "slurm":
+        return start.start_slurm(call, plan)
+    return start.start_local(call, plan, inline=where == "inline")
+
+
+def evaluate(call: start.Launch, plan: Plan, options: argparse.Namespace) -> int:
+    """Evaluate finished runs on what they lack, or with --plan only say so."""
+    from clipa_scaling import evaluating
+
+    file = Path(options.evaluate) if options.evaluate else None
+    found = evaluating.plan_missing(plan, call.runs, file, call.wants)
+    if options.plan and options.json:
+        return show_plan(call.console, found.plan, as_json=True)
+    if options.plan and found.plan.rows:
+        evaluating.print_missing(call.console, found)
+        return OK
+    where = options.cluster
+    return evaluating.evaluate(call, plan, found, lambda call, plan: begin(call, plan, where))
 
 
 def show_plan(console: Console, plan: Plan, as_json: bool) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa_scaling.datablock import DataBlock, PackRequest
+from clipa_scaling.evaluation import Asked
 from clipa_scaling.grid import Grid, make_grid
 from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.spec import nearest
@@ -26,7 +27,8 @@ EVAL_SIZES = ("training", "full")
 class Sweep:
     """A sweep file, read and expanded.
 
-    data: the file's own words on data. missing: which of it is not there, if any.
+    data: the file's own words on data; block: what they mean. missing: which of it is not there, if
+    any. asked: what runs are to be evaluated on, and how.
     """
 
     path: Path
@@ -38,6 +40,8 @@ class Sweep:
     budget: Budget
     slurm: Slurm
     missing: str | None
+    block: DataBlock
+    asked: Asked
 
 
 def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Sweep:
@@ -75,6 +79,8 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
         budget=budget,
         slurm=slurm,
         missing=data.missing,
+        block=data,
+        asked=Asked(tuple(data.evals), **evaluation),
     )
 
 

@@ -21,12 +21,12 @@ LAYERS = (
     ("spec", "counts"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
-    ("taggers", "weights", "speed", "hours"),
+    ("taggers", "weights", "speed", "hours", "evaluation"),
     ("train", "yamlfile"),
     ("stage", "resources", "datablock"),
     ("grid",),
-    ("sweepfile",),
-    ("plan", "published", "fit"),
+    ("sweepfile", "evaluation_cost"),
+    ("plan", "published", "fit", "evaluatefile", "measured"),
     ("collect", "show", "cells"),
     ("inverse", "benchmark_json"),
     ("launch",),
@@ -35,6 +35,7 @@ LAYERS = (
     ("outcome", "report"),
     ("finish",),
     ("start", "look", "calibrate"),
+    ("evaluating",),
     ("sweep",),
 )
 HEIGHT = {area: height for height, row in enumerate(LAYERS) for area in row}

@@ -151,13 +151,6 @@ def test_a_stopped_child_resumes_its_own_checkpoint(
     assert outcome_of(stopped) == outcome_of(whole)
 
 
-def test_evaluation_alone_is_refused_in_one_line(plan: Callable[..., RunDir]) -> None:
-    run = plan("evaluate", kind="evaluate", parent="parent")
-    assert work(run) == (FAILED, None)
-    allowed = "allowed: pretrain, decay, finetune"
-    assert read_state(run).reason == f"evaluate: kind=evaluate is not trained yet; {allowed}"
-
-
 def test_a_parent_can_be_treated_in_several_ways_in_turn(parent: RunDir) -> None:
     """What a run needs to measure zero-shot under each treatment, right at its start."""
     child, run = make_child(image_size=24, text_tokens=12), RunDir(parent.path.parent / "child")

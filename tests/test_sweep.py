@@ -267,7 +267,16 @@ def test_help_names_every_option_and_exit_code(capsys: pytest.CaptureFixture[str
         command_line.main(["--help"])
     said = capsys.readouterr().out
     options = ["plan", "json", "collect", "status", "watch", "logs", "cancel", "cluster", "follow"]
-    options += ["only", "max-parallel", "retry", "accept-changed", "jobs", "runs", "results"]
+    options += [
+        "evaluate",
+        "only",
+        "max-parallel",
+        "retry",
+        "accept-changed",
+        "jobs",
+        "runs",
+        "results",
+    ]
     assert [word for word in options if f"--{word}" not in said] == []
     assert "Exit codes: 0 done or submitted, 1 a run failed, 2 a mistake" in " ".join(said.split())
 

@@ -56,14 +56,20 @@ def classify(ended: Ended, state: RunState) -> Failure:
 
 
 def made_progress(run: RunDir) -> bool:
-    """Whether the last attempt left a checkpoint beyond the one that it began with."""
+    """Whether the last attempt left a checkpoint beyond the one that it began with.
+
+    Of an evaluation run, rows beyond those that it found.
+    """
     checkpoint, last = run.last_checkpoint(), run.last_attempt()
     begun = [
-        row["samples"]
+        row
         for row in rundir.read_jsonl(run.events)
         if row["event"] in ("started", "resumed") and last and row["attempt"] == int(last.name)
     ]
-    return bool(checkpoint and begun and int(checkpoint.name) > begun[-1])
+    if begun and "evals" in begun[-1]:
+        rows = (rundir.read_json(run.evals) or {"rows": []})["rows"]
+        return len(rows) > int(begun[-1]["evals"])
+    return bool(checkpoint and begun and int(checkpoint.name) > begun[-1]["samples"])
 
 
 def count_events(run: RunDir, event: str, kind: str) -> int:

@@ -24,11 +24,10 @@ from clipa_scaling.revision import find_revision
 from clipa_scaling.rundir import DIVERGED, DONE, FAILED, HELD, STOPPED, RunDir
 from clipa_scaling.spec import RunSpec, spec_from_json
 from clipa_scaling.train.ending import Diverged, Refused, leave_word, report
+from clipa_scaling.train.evaluation import Evaluation
 from clipa_scaling.train.stopping import StopFlag
 from clipa_scaling.train.trainer import Trainer
 from clipa_scaling.train.world import World, choose_device, find_seat, join_world
-
-KINDS = ("pretrain", "decay", "finetune")  # that this version trains
 
 
 class Entry(NamedTuple):
@@ -71,7 +70,7 @@ def take_part(
     """One rank's part of an attempt; a failure becomes a state with its reason."""
     seat = find_seat(spec.gpus)
     choose_device(seat.local_rank)  # before anything asks CUDA for the current one
-    entry = enter(run_dir) if seat.rank == 0 else Entry(0, FAILED)
+    entry = enter(run_dir, spec) if seat.rank == 0 else Entry(0, FAILED)
     output.to_log(run_dir, entry.attempt, seat.rank)
     world, number = None, None
     try:
@@ -95,11 +94,11 @@ def take_part(
     return code, number
 
 
-def enter(run_dir: RunDir) -> Entry:
+def enter(run_dir: RunDir, spec: RunSpec) -> Entry:
     """Claim the run, unless it is done or held."""
     if run_dir.done.exists():
         return Entry(0, DONE)
-    threads = first_threads(run_dir)
+    threads = first_threads(run_dir, spec)
     try:
         folder = claim.take(
             run_dir.path.name, run_dir.attempts, run_dir.state, environment(threads)
@@ -114,24 +113,25 @@ def enter(run_dir: RunDir) -> Entry:
 def train(
     spec: RunSpec, run_dir: RunDir, entry: Entry, stop: StopFlag, world: World
 ) -> tuple[int, int | None]:
-    """Train, all ranks alike: the exit code, and the number of the signal that stopped it."""
+    """Train or evaluate, all ranks alike: the exit code, and the number of a signal."""
     torch.set_num_threads(entry.threads)
     try:
         check(spec, run_dir, world)
     except Refused as error:
         return report(run_dir, entry.attempt, error) if world.leads else FAILED, None
     try:
-        number = Trainer(spec, run_dir, entry.attempt, stop, world).train()
+        if spec.kind == "evaluate":
+            number = Evaluation(spec, run_dir, entry.attempt, stop, world.device).evaluate()
+        else:
+            number = Trainer(spec, run_dir, entry.attempt, stop, world).train()
     except Diverged as error:  # the loss is the same on every rank
         return report(run_dir, entry.attempt, error) if world.leads else DIVERGED, None
     return (DONE, None) if number is None else (STOPPED, number)
 
 
 def check(spec: RunSpec, run_dir: RunDir, world: World) -> None:
-    """Refused where this version or these processes cannot train the run."""
+    """Refused where these processes cannot train the run."""
     name = run_dir.path.name
-    if spec.kind not in KINDS:
-        raise Refused(f"{name}: kind={spec.kind} is not trained yet; allowed: {', '.join(KINDS)}")
     if world.size != spec.gpus:
         raise Refused(
             f"{name}: got {world.size} tasks for gpus={spec.gpus}; allowed: one task per GPU; "
@@ -146,9 +146,13 @@ def note_running(run: RunDir, number: int) -> None:
     rundir.write_json(run.state, {**value, "time": time.time()})
 
 
-def first_threads(run: RunDir) -> int:
-    """The thread count of the run's first start: sums in another order give other last bits."""
-    first = rundir.read_json(run.attempts / "1" / "env.json")
+def first_threads(run: RunDir, spec: RunSpec) -> int:
+    """The thread count of the run's first start: sums in another order give other last bits.
+
+    An evaluation takes its parent's, whose values it shares.
+    """
+    measured = RunDir(run.path.parent / spec.parent) if spec.kind == "evaluate" else run
+    first = rundir.read_json(measured.attempts / "1" / "env.json")
     return int(first["threads"]) if first else torch.get_num_threads()
 
 

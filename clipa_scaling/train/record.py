@@ -23,18 +23,23 @@ class Record:
         self.losses: list[dict[str, Any]] = []  # of every row, those of earlier attempts too
         self.last_beat = 0.0
 
-    def begin(self, samples: int, **more: Any) -> None:
-        """Cut off what was written past the checkpoint that the attempt starts from."""
+    def begin(self, samples: int, keep: int | None = None, **more: Any) -> None:
+        """Cut off what was written past the checkpoint that the attempt starts from.
+
+        keep: up to where evaluations stay, where that is further: nothing of them is trained again.
+        """
         if not self.writes:
             return
         rundir.cut_jsonl(self.run.metrics, samples)
-        kept = [row for row in self.evals() if row["samples"] <= samples]
+        kept = [row for row in self.evals() if row["samples"] <= (keep or samples)]
         rundir.write_json(self.run.evals, {"rows": kept})
         rows = rundir.read_jsonl(self.run.metrics)
         self.last_row = rows[-1] if rows else {}
         self.losses = [{"samples": row["samples"], "loss": row["loss"]} for row in rows]
         self.loggers = Loggers(self.spec, self.run, self.attempt, samples)
-        self.event("resumed" if samples else "started", samples, **more)
+        begun = samples or (keep and kept)
+        more |= {"evals": len(kept)} if keep else {}
+        self.event("resumed" if begun else "started", samples, **more)
         self.state("running", samples)
 
     def beat(self, samples: int) -> None:
@@ -89,4 +94,4 @@ class Record:
         if self.writes:
             self.event("done", samples)
             done = {"samples": samples, "attempt": self.attempt, "seconds": seconds}
-            rundir.write_json(self.run.done, {**done, "loss": self.last_row["loss"]})
+            rundir.write_json(self.run.done, {**done, "loss": self.last_row.get("loss")})

@@ -57,8 +57,8 @@ def finish(
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
         console.print(
-            f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets, at other sizes "
-            "or with other prompts than the file now asks for; what the tables have stays, and "
+            f"[yellow]warning:[/] {otherwise} done runs were evaluated on other sets, at other "
+            "sizes or with other prompts than the file asks for; what the tables have stays, and "
             "--evaluate adds the rest: python -m clipa_scaling.sweep "
             f"{escape(str(plan.sweep.path))} --evaluate",
             soft_wrap=True,

@@ -101,7 +101,7 @@ def test_the_tables_hold_both_under_the_run_that_was_measured(
     assert set(later["run"]) == set(old["runs"]["run"])
     assert set(later["by"]) == {child.path.name for child in children_of(evaluated)}
     found = later.groupby(["set", "protocol"]).size().to_dict()
-    assert found == {("scenes", "paper"): 4, ("more", "common"): 4, ("more", "paper"): 4}
+    assert found == {("scenes", "paper"): 6, ("more", "common"): 6, ("more", "paper"): 6}
     pd.testing.assert_frame_equal(summarise_cells(tables), summarise_cells(old))
 
 

@@ -12,6 +12,12 @@ from clipa_scaling import schema
 CELL = ["stage", *(name for name in schema.SPEC if name not in ("seed", "kind", "parent"))]
 MOST_NAMES = 4  # of fields in a line's name
 COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
+PIPELINE_COSTS = {
+    "pipeline_flops": "train_flops",
+    "pipeline_hours": "gpu_hours",
+    "pipeline_hours_used": "gpu_hours_used",
+    "pipeline_dollars": "dollars",
+}
 LEVEL = 0.95
 # What a study is judged by where the reader names no measure: the first that it has.
 MAIN_MEASURES = {
@@ -27,17 +33,23 @@ def main_measure(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def summarise_cells(
-    tables: dict[str, pd.DataFrame], measure: str | None = None, eval_set: str | None = None
+    tables: dict[str, pd.DataFrame],
+    measure: str | None = None,
+    eval_set: str | None = None,
+    left_out: bool = False,
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
     Columns: the cell's, `before` (see `name_parents`), `evaluated_at` (samples), `mean` of `seeds`
     runs, `half_width` of its 95 % interval (see `half_widths`), and costs. `measure`: by default
     the study's main one.
-    `eval_set`: by default the first with the measure.
+    `eval_set`: by default the first with the measure. `left_out`: also the runs that
+    exclusions.yaml leaves out.
     Raises TableError where the set was not measured in one way throughout.
     """
     runs, evals = tables["runs"], tables["evals"]
+    if not left_out:
+        runs = runs[runs["left_out"].isna()]
     measure = measure or main_measure(tables)
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     common = chosen["protocol"] == "common"
@@ -130,13 +142,14 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
 
 
 def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The runs that no other run starts from, with `pipeline_flops` and `pipeline_hours`.
+    """The runs that no other run's training starts from, with the columns of PIPELINE_COSTS.
 
     Those are sums over a run and all its ancestors.
     """
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
-    leaves = runs[~runs.index.isin(runs["parent"])].copy()
-    for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
+    trained = runs[runs["kind"].fillna("") != "evaluate"]
+    leaves = trained[~trained.index.isin(trained["parent"])].copy()
+    for name, column in PIPELINE_COSTS.items():
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()
 

@@ -15,11 +15,15 @@ from clipa_scaling.cells import (
     name_lines,
     summarise_cells,
 )
+from clipa_scaling.exclusions import tell_left_out
 
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     """The main measure in percent: a row per model and other setting, a column per length."""
     cells = at_the_end(summarise_cells(tables))
+    left_out = tell_left_out(tables["runs"])
+    if left_out:
+        console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     if cells.empty:
         console.print("No finished run has an evaluation at its end.")
         return

@@ -172,14 +172,13 @@ def permutation_test(bad: np.ndarray, key: pd.Series) -> float:
 
 def tell_worst(bad: pd.Series, names: tuple[str, ...], key: pd.Series) -> str:
     """`5 of 6 runs at lr=0.004, and 1 of 18 elsewhere`."""
-    counts = bad.groupby(key, sort=False).agg(["sum", "count"])
-    worst = (counts["sum"] - counts["count"] * bad.mean()).idxmax()
-    here, there = counts.loc[worst], counts.drop(worst).sum()
-    values = str(worst).split(", ")
-    where = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+    excess = (bad - bad.mean()).groupby(key, sort=False).sum()
+    worst = str(excess.idxmax())
+    here, there = bad[key == worst], bad[key != worst]
+    values = zip(names, worst.split(", "), strict=True)
+    where = ", ".join(f"{name}={value}" for name, value in values)
     return (
-        f"{here['sum']} of {here['count']} runs at {where}, and {there['sum']} of "
-        f"{there['count']} elsewhere,"
+        f"{here.sum()} of {len(here)} runs at {where}, and {there.sum()} of {len(there)} elsewhere,"
     )
 
 

@@ -72,12 +72,14 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, exclusions, figures, outcome
+    from clipa_scaling import collect, exclusions, figures, outcome, pipelines
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
     left_out = exclusions.read_exclusions(results, tables["runs"]["run"].dropna())
     tables["runs"] = exclusions.mark_left_out(tables["runs"], left_out)
+    if pipelines.has_stages(tables):
+        tables["pipelines"] = pipelines.make_pipelines(tables)
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
         console.print(
@@ -93,7 +95,7 @@ def finish(
     for warning in exclusions.warn_of_failures(tables["runs"]):
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     where = escape(shown(results))
-    console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
+    console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     if ended is None:

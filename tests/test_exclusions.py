@@ -143,7 +143,7 @@ def test_failures_at_one_learning_rate_are_told_and_scattered_ones_are_not() -> 
 def test_runs_left_out_by_hand_count_as_failures_and_their_children_do_not() -> None:
     runs = make_grid([False] * 24)
     hand = runs["lr"] == 4e-3
-    marked = runs.assign(left_out=pd.Series(np.where(hand, REASON, None), dtype="string"))
+    marked = runs.assign(left_out=pd.Series(REASON, runs.index, dtype="string").where(hand))
     assert len(warn_of_failures(marked)) == 1
     children = "child of x: " + marked["left_out"]
     assert warn_of_failures(marked.assign(left_out=children)) == []
@@ -153,7 +153,7 @@ def test_the_p_value_is_fishers() -> None:
     """Two values of a field: the permutation test is Fisher's exact one up to its draws."""
     bad = np.array([True] * 5 + [False] * 7 + [True] * 1 + [False] * 11)
     key = pd.Series(["a"] * 12 + ["b"] * 12)
-    exact = stats.fisher_exact([[5, 7], [1, 11]]).pvalue
+    exact = stats.fisher_exact(np.array([[5, 7], [1, 11]])).pvalue
     assert permutation_test(bad, key) == pytest.approx(exact, abs=4 * (exact / 20_000) ** 0.5)
 
 

@@ -40,12 +40,7 @@ def make_pipelines(
     size of training where there are two. Costs are `cells.sum_pipelines`'.
     """
     measure = measure or main_measure(tables)
-    runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run")
-    # None for what is missing: pd.NA has no truth value.
-    plain = runs.astype(object).where(runs.notna(), None)
-    columns = [plain[name].tolist() for name in plain]
-    records = [dict(zip(map(str, plain), row, strict=True)) for row in zip(*columns, strict=True)]
-    known: dict[str, Run] = {record["run"]: record for record in records}
+    known = read_runs(tables)
     evals, eval_set = choose_evals(tables["evals"], measure, eval_set)
     after, before = values_after(evals, known), values_before(evals, known)
     leaves = sum_pipelines(tables)
@@ -68,6 +63,15 @@ def make_pipelines(
             row |= {f"{run['stage']}_{name}": value for name, value in values.items()}
         rows.append({name: None if is_nan(value) else value for name, value in row.items()})
     return make_table(rows, pipeline_columns(stages, measure))
+
+
+def read_runs(tables: dict[str, pd.DataFrame]) -> dict[str, Run]:
+    """Every run's row by its id, None for what is missing: pd.NA has no truth value."""
+    runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run")
+    plain = runs.astype(object).where(runs.notna(), None)
+    columns = [plain[name].tolist() for name in plain]
+    records = [dict(zip(map(str, plain), row, strict=True)) for row in zip(*columns, strict=True)]
+    return {record["run"]: record for record in records}
 
 
 def is_nan(value: object) -> bool:

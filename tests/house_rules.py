@@ -28,7 +28,8 @@ LAYERS = (
     ("sweepfile",),
     ("plan", "published", "fit"),
     ("collect", "show", "cells"),
-    ("exclusions", "pipelines", "paired", "provenance"),
+    ("exclusions", "pipelines", "provenance", "intervals"),
+    ("paired",),
     ("inverse",),
     ("launch",),
     ("advise",),
@@ -56,7 +57,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("train.loggers",),
     "textblob": ("train.tagging",),
     "nltk": ("train.tagging",),
-    "scipy": ("cells", "fit", "inverse", "advise"),
+    "scipy": ("cells", "intervals", "fit", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

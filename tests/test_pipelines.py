@@ -168,7 +168,7 @@ def test_the_terminal_shows_them_side_by_side() -> None:
     lines = buffer.getvalue().split("after pretrain / finetune")[1].splitlines()
     rows = [" ".join(line.split()) for line in lines if "→" in line or line.startswith(" 196")]
     assert rows == [
-        "196 - / 56.7 0.0 2.16 k - / 64.2 0.0 2.16 k - / 69.2 0.0 2.16 k",
-        "49 → 196 50.1 / 54.7 2.0 686 59.0 / 62.9 1.3 686 65.1 / 68.9 0.3 686",
-        "16 → 196 40.7 / 50.5 6.2 356 51.0 / 59.9 4.3 356 58.3 / 66.2 3.0 356",
+        "196 - / 56.7 0.0 2.16 k - / 64.2 0.0 4.12 k - / 69.2 0.0 6.08 k",
+        "49 → 196 50.1 / 54.7 2.0 686 59.0 / 62.9 1.3 1.18 k 65.1 / 68.9 0.3 1.67 k",
+        "16 → 196 40.7 / 50.5 6.2 356 51.0 / 59.9 4.3 516 58.3 / 66.2 3.0 676",
     ]

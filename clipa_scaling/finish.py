@@ -72,7 +72,7 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, exclusions, figures, outcome, pipelines
+    from clipa_scaling import collect, exclusions, figures, outcome, pipelines, provenance
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
@@ -92,7 +92,8 @@ def finish(
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
-    for warning in exclusions.warn_of_failures(tables["runs"]):
+    warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
+    for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     where = escape(shown(results))
     console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)

@@ -209,8 +209,9 @@ def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
 
 
 def at_the_end(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells' last evaluations alone."""
-    return cells[cells["evaluated_at"] == cells["samples"]]
+    """The cells' last evaluations alone; where nobody knows when, the only one there is."""
+    unknown = cells["evaluated_at"].isna() & cells["samples"].isna()
+    return cells[(cells["evaluated_at"] == cells["samples"]).fillna(False) | unknown]
 
 
 def as_percent(cells: pd.DataFrame) -> pd.Series:

@@ -50,7 +50,7 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     Where cells differ in other fields too, there is a line for each combination, which it names.
     Bars are 95 % intervals over seeds and evaluation pictures; none where a model has one seed.
     """
-    cells = at_the_end(summarise_cells(tables))
+    cells = at_the_end(known_cells(tables))
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (name, line) in enumerate(by_size(cells)):
@@ -71,7 +71,7 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
 
 def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Zero-shot accuracy during training, one panel per model, one line per image token count."""
-    cells = summarise_cells(tables)
+    cells = known_cells(tables)
     groups = by_size(cells)
     count = max(1, len(groups))
     figure = Figure(figsize=(3.6 * count + 0.6, 3.9), layout="constrained")
@@ -156,6 +156,11 @@ def bars(cells: pd.DataFrame) -> str:
     return "bars: 95 % intervals over seeds and evaluation pictures"
 
 
+def known_cells(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The cells that have a place on an axis: imported ones may have no known length."""
+    return summarise_cells(tables).dropna(subset=["image_tokens"])
+
+
 def left_out(tables: dict[str, pd.DataFrame]) -> str:
     """A line on the runs that exclusions.yaml leaves out; empty where it names none."""
     said = tell_left_out(tables["runs"])
@@ -191,7 +196,8 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
 
 def name_points(axes: Axes, line: pd.DataFrame) -> None:
     """Write each point's image tokens beside it."""
-    for tokens, x, y in line[["image_tokens", "train_flops", "mean"]].astype(float).to_numpy():
+    points = line[["image_tokens", "train_flops", "mean"]].astype(float).dropna()
+    for tokens, x, y in points.to_numpy():
         axes.annotate(
             f"{tokens:g}",
             (x, y),
@@ -229,7 +235,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> list[Path]:
     """Every figure that the tables allow; the paths, the main one first."""
-    cells = summarise_cells(tables)
+    cells = known_cells(tables)
     if cells.empty:
         return []
     title = f"{name}: accuracy against image tokens and compute"

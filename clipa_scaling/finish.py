@@ -72,10 +72,19 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, exclusions, figures, outcome, pipelines, provenance
+    from clipa_scaling import (
+        collect,
+        exclusions,
+        figures,
+        imports,
+        outcome,
+        pipelines,
+        provenance,
+    )
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
+    tables = imports.keep_imported(tables, results)
     left_out = exclusions.read_exclusions(results, tables["runs"]["run"].dropna())
     tables["runs"] = exclusions.mark_left_out(tables["runs"], left_out)
     if pipelines.has_stages(tables):

@@ -22,7 +22,8 @@ from clipa_scaling.show import si
 
 def print_outcome(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     """The main measure in percent: a row per model and other setting, a column per length."""
-    cells = at_the_end(summarise_cells(tables))
+    # Imported cells may have no known length, hence no column.
+    cells = at_the_end(summarise_cells(tables)).dropna(subset=["image_tokens"])
     left_out = tell_left_out(tables["runs"])
     if left_out:
         console.print(left_out, markup=False, highlight=False, soft_wrap=True)

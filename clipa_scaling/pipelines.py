@@ -95,7 +95,8 @@ def choose_evals(
 def values_after(evals: pd.DataFrame, known: Mapping[str, Run]) -> dict[str, float]:
     """Each run's value after its last step, by run."""
     ends = evals[evals["positions"].isna()].dropna(subset=["value"])
-    columns = (ends[name].tolist() for name in ("run", "samples", "value"))
+    at = ends["samples"].astype(object).where(ends["samples"].notna(), None)
+    columns = (ends["run"].tolist(), at.tolist(), ends["value"].tolist())
     found: dict[str, float] = {}
     for run, samples, value in zip(*columns, strict=True):
         if run in known and known[run]["samples"] == samples:

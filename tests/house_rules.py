@@ -18,7 +18,7 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "laws", "claim", "correct", "revision"),
-    ("spec", "counts"),
+    ("spec", "counts", "foreign"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
     ("taggers", "weights"),

@@ -110,8 +110,11 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
 
 
 def find_differing(rows: pd.DataFrame) -> list[str]:
-    """The fields of a cell in which rows differ; under resize the image size follows."""
-    names = [name for name in CELL if rows[name].nunique(dropna=False) > 1]
+    """The fields of a cell in which rows are known to differ; under resize the image size follows.
+
+    Imported rows leave much unknown, which is no difference.
+    """
+    names = [name for name in CELL if rows[name].nunique() > 1]
     if (rows["image_reduction"] == "resize").all():
         names = [name for name in names if name != "image_size"]
     return names
@@ -126,14 +129,16 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     stages = cells.groupby("stage", sort=False, dropna=False)
     differing = {name for _, rows in stages for name in find_differing(rows)}
     names = [name for name in CELL if name in differing - {"model", "image_tokens", "stage"}]
-    lines = cells["model"].astype("string")
+    lines = cells["model"].astype("string").fillna("unknown model")
     if stages.ngroups > 1:
         lines = lines + ", " + cells["stage"].astype("string")
     for name in names:
-        told = ", " + name + "=" + cells[name].astype("string")
+        values = cells[name].astype("string").fillna("")
+        told = (", " + name + "=" + values).where(values != "", "")
         if len(names) > MOST_NAMES:
-            usual = stages[name].transform(lambda column: column.mode(dropna=False).iloc[0])
-            told = told.where(cells[name] != usual, "")
+            by_stage = values.groupby(cells["stage"], sort=False, dropna=False)
+            usual = by_stage.transform(lambda column: column.mode().iloc[0])
+            told = told.where(values != usual, "")
         lines = lines + told
     points = [lines, cells["image_tokens"], cells["evaluated_at"]]
     if (cells.groupby(points, dropna=False)["before"].nunique() > 1).any():

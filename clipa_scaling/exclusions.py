@@ -172,7 +172,7 @@ def permutation_test(bad: np.ndarray, key: pd.Series) -> float:
 
 def tell_worst(bad: pd.Series, names: tuple[str, ...], key: pd.Series) -> str:
     """`5 of 6 runs at lr=0.004, and 1 of 18 elsewhere`."""
-    excess = (bad - bad.mean()).groupby(key, sort=False).sum()
+    excess = (bad.astype(float) - bad.mean()).groupby(key, sort=False).sum()
     worst = str(excess.idxmax())
     here, there = bad[key == worst], bad[key != worst]
     values = zip(names, worst.split(", "), strict=True)

@@ -27,7 +27,7 @@ from clipa_scaling.spec import nearest
 from clipa_scaling.yamlfile import SweepError
 
 # What every row gets where its file does not say, and --set does not.
-USUAL = {"state": "done", "stage": "pretrain", "kind": "pretrain", "parent": ""}
+USUAL = {"state": "done", "stage": "imported", "kind": "pretrain", "parent": ""}
 # Of evaluations; no columns of `runs`.
 OF_EVALS = {"set": "string", "n": "Int64", "protocol": "string"}
 PAPERS_PROMPTS = ("imagenet1k", "imagenetv2")  # both programs use CLIP's 80 templates there

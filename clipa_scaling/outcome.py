@@ -60,6 +60,8 @@ def print_pipelines(console: Console, tables: dict[str, pd.DataFrame], measure: 
     pipelines = pipelines[pipelines["left_out"].isna() & (pipelines["state"] == "done")]
     for stages, rows in pipelines.groupby("stages", sort=False):
         names = str(stages).split(SEPARATOR)
+        if rows[[f"{stage}_{measure}" for stage in names]].isna().all(axis=None):
+            continue  # imported ones of another set
         console.print(
             f"{MAIN_MEASURES[measure]} after {' / '.join(names)}, drop from full length in points, "
             "FLOPs of the whole pipeline:",

@@ -59,7 +59,7 @@ def name_curves(kept: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
     tuned = {name for told in kept["tuned"].dropna() for name in told.split(" | ")}
     for name in CELL:
         if name in OF_RUNS or name in tuned:
-            plain[name] = plain[name].mode(dropna=False).iloc[0]
+            plain[name] = pd.NA
     return name_lines(plain)
 
 

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from clipa_scaling import figures
-from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.cells import at_the_end, name_lines, summarise_cells
 from clipa_scaling.collect import load_tables
 from clipa_scaling.imports import keep_imported, main
+from clipa_scaling.provenance import find_mixed
 from clipa_scaling.published import forward_flops
 
 PARAMS = """\
@@ -201,6 +202,22 @@ def test_importing_again_changes_nothing_and_a_corrected_file_replaces_its_rows(
     runs = load_tables(out)["runs"]
     assert len(runs) == 6 and 0.548 in runs["accuracy"].tolist()
     assert 0.547 not in runs[runs["imported"] == "t.csv"]["accuracy"].tolist()
+
+
+def test_a_curve_of_own_and_imported_cells_is_told(tmp_path: Path, small_study: Path) -> None:
+    """Stages part them unless asked; what an imported row leaves unknown parts no lines."""
+    own = load_tables(small_study.parent / "results" / "small")
+    columns = "model,image_tokens,image_size,image_reduction,accuracy\n"
+    (tmp_path / "t.csv").write_text(columns + "T32/8,4,16,resize,0.2\n")
+    where = ("--results", tmp_path / "out", "--set", "set=scenes", "samples=1024")
+    for stage, lines in (("imported", 3), ("pretrain", 2)):
+        assert run(tmp_path / "t.csv", *where, f"stage={stage}") == 0
+        both = keep_imported(own, tmp_path / "out")
+        told = [line for line in find_mixed(both) if "mixes imported" in line]
+        assert len(told) == (stage == "pretrain")
+        names = name_lines(both["runs"].assign(before="", evaluated_at=0))
+        assert names.nunique() == lines and not names.isna().any()
+        figures.save_figures({**both, "evals": own["evals"]}, "x", tmp_path / "figures")
 
 
 def test_collecting_keeps_what_was_imported(tmp_path: Path, small_study: Path) -> None:

@@ -29,7 +29,7 @@ from clipa_scaling.yamlfile import SweepError
 # What every row gets where its file does not say, and --set does not.
 USUAL = {"state": "done", "stage": "imported", "kind": "pretrain", "parent": ""}
 # Of evaluations; no columns of `runs`.
-OF_EVALS = {"set": "string", "n": "Int64", "protocol": "string"}
+OF_EVALS = {"set": "string", "n": "Int64", "protocol": "string", "fingerprint": "string"}
 PAPERS_PROMPTS = ("imagenet1k", "imagenetv2")  # both programs use CLIP's 80 templates there
 RETRIEVED = re.compile(r"_r\d+$|^loss$")
 FILLED = ("image_params", "text_params", "total_params", "nonembedding_params", "flops_per_sample")
@@ -85,8 +85,8 @@ def add_run(
         eval_set = row.setdefault("set", "imported")
         is_papers = eval_set in PAPERS_PROMPTS and not RETRIEVED.search(row["name"])
         row.setdefault("protocol", "paper" if is_papers else "common")
-        # Two sets of one name are one benchmark only within what was imported.
-        row["fingerprint"] = f"imported {eval_set} {row['protocol']}"
+        # No benchmark of our own, whatever its name, unless --set fingerprint says it is that.
+        row.setdefault("fingerprint", f"imported {eval_set} {row['protocol']}")
         evals.append(row)
     ends = [
         row
@@ -223,7 +223,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--results", type=Path, required=True, help="the folder, e.g. results/mine")
     parser.add_argument("--map", nargs="+", default=[], metavar="COLUMN=OURS", action="extend")
-    parser.add_argument("--set", nargs="+", default=[], metavar="OURS=VALUE", action="extend")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="OURS=VALUE",
+        action="extend",
+        help="of all rows: fields of runs, set, n, protocol, fingerprint (that of "
+        "a sweep's own set in evals.csv, where it is known to be the same)",
+    )
     parser.add_argument("--percent", action="store_true", help="accuracies are in percent")
     options = parser.parse_args(arguments)
     folder: Path = options.results

@@ -16,6 +16,7 @@ from clipa_scaling.collect import load_tables
 from clipa_scaling.imports import keep_imported, main
 from clipa_scaling.provenance import find_mixed
 from clipa_scaling.published import forward_flops
+from clipa_scaling.schema import TableError
 
 PARAMS = """\
 accum_freq: 1
@@ -210,14 +211,18 @@ def test_a_curve_of_own_and_imported_cells_is_told(tmp_path: Path, small_study: 
     columns = "model,image_tokens,image_size,image_reduction,accuracy\n"
     (tmp_path / "t.csv").write_text(columns + "T32/8,4,16,resize,0.2\n")
     where = ("--results", tmp_path / "out", "--set", "set=scenes", "samples=1024")
+    same = own["evals"]["fingerprint"][own["evals"]["set"] == "scenes"].iloc[0]
     for stage, lines in (("imported", 3), ("pretrain", 2)):
-        assert run(tmp_path / "t.csv", *where, f"stage={stage}") == 0
+        assert run(tmp_path / "t.csv", *where, f"stage={stage}", f"fingerprint={same}") == 0
         both = keep_imported(own, tmp_path / "out")
         told = [line for line in find_mixed(both) if "mixes imported" in line]
         assert len(told) == (stage == "pretrain")
         names = name_lines(both["runs"].assign(before="", evaluated_at=0))
         assert names.nunique() == lines and not names.isna().any()
-        figures.save_figures({**both, "evals": own["evals"]}, "x", tmp_path / "figures")
+        assert len(figures.save_figures(both, "x", tmp_path / "figures")) == 2
+    assert run(tmp_path / "t.csv", *where) == 0
+    with pytest.raises(TableError, match="set=scenes was measured in 2 ways"):
+        summarise_cells(keep_imported(own, tmp_path / "out"))
 
 
 def test_collecting_keeps_what_was_imported(tmp_path: Path, small_study: Path) -> None:

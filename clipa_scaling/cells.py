@@ -12,6 +12,12 @@ from clipa_scaling import schema
 CELL = ["stage", *(name for name in schema.SPEC if name not in ("seed", "kind", "parent"))]
 MOST_NAMES = 4  # of fields in a line's name
 COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
+PIPELINE_COSTS = {
+    "pipeline_flops": "train_flops",
+    "pipeline_hours": "gpu_hours",
+    "pipeline_hours_used": "gpu_hours_used",
+    "pipeline_dollars": "dollars",
+}
 LEVEL = 0.95
 # What a study is judged by where the reader names no measure: the first that it has.
 MAIN_MEASURES = {
@@ -31,6 +37,7 @@ def summarise_cells(
     measure: str | None = None,
     eval_set: str | None = None,
     size: str | None = None,
+    left_out: bool = False,
 ) -> pd.DataFrame:
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
@@ -38,10 +45,12 @@ def summarise_cells(
     runs, `half_width` of its 95 % interval (see `half_widths`), and costs. `measure`: by default
     the study's main one.
     `eval_set`: by default the first with the measure. `size`: `training`, the default where there
-    is one, or `full`; see `choose_size`.
+    is one, or `full`; see `choose_size`. `left_out`: also the runs that exclusions.yaml leaves out.
     Raises TableError where the set was not measured in one way throughout by one tokenizer.
     """
     runs, evals = tables["runs"], tables["evals"]
+    if not left_out:
+        runs = runs[runs["left_out"].isna()]
     measure = measure or main_measure(tables)
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     common = chosen["protocol"] == "common"
@@ -129,8 +138,11 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
 
 
 def find_differing(rows: pd.DataFrame) -> list[str]:
-    """The fields of a cell in which rows differ; under resize the image size follows."""
-    names = [name for name in CELL if rows[name].nunique(dropna=False) > 1]
+    """The fields of a cell in which rows are known to differ; under resize the image size follows.
+
+    Imported rows leave much unknown, which is no difference.
+    """
+    names = [name for name in CELL if rows[name].nunique() > 1]
     if (rows["image_reduction"] == "resize").all():
         names = [name for name in names if name != "image_size"]
     return names
@@ -145,14 +157,16 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     stages = cells.groupby("stage", sort=False, dropna=False)
     differing = {name for _, rows in stages for name in find_differing(rows)}
     names = [name for name in CELL if name in differing - {"model", "image_tokens", "stage"}]
-    lines = cells["model"].astype("string")
+    lines = cells["model"].astype("string").fillna("unknown model")
     if stages.ngroups > 1:
         lines = lines + ", " + cells["stage"].astype("string")
     for name in names:
-        told = ", " + name + "=" + cells[name].astype("string")
+        values = cells[name].astype("string").fillna("")
+        told = (", " + name + "=" + values).where(values != "", "")
         if len(names) > MOST_NAMES:
-            usual = stages[name].transform(lambda column: column.mode(dropna=False).iloc[0])
-            told = told.where(cells[name] != usual, "")
+            by_stage = values.groupby(cells["stage"], sort=False, dropna=False)
+            usual = by_stage.transform(lambda column: column.mode().iloc[0])
+            told = told.where(values != usual, "")
         lines = lines + told
     points = [lines, cells["image_tokens"], cells["evaluated_at"]]
     if (cells.groupby(points, dropna=False)["before"].nunique() > 1).any():
@@ -161,13 +175,14 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
 
 
 def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The runs that no other run starts from, with `pipeline_flops` and `pipeline_hours`.
+    """The runs that no other run's training starts from, with the columns of PIPELINE_COSTS.
 
     Those are sums over a run and all its ancestors.
     """
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
-    leaves = runs[~runs.index.isin(runs["parent"])].copy()
-    for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
+    trained = runs[runs["kind"].fillna("") != "evaluate"]
+    leaves = trained[~trained.index.isin(trained["parent"])].copy()
+    for name, column in PIPELINE_COSTS.items():
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()
 
@@ -239,8 +254,9 @@ def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
 
 
 def at_the_end(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells' last evaluations alone."""
-    return cells[cells["evaluated_at"] == cells["samples"]]
+    """The cells' last evaluations alone; where nobody knows when, the only one there is."""
+    unknown = cells["evaluated_at"].isna() & cells["samples"].isna()
+    return cells[(cells["evaluated_at"] == cells["samples"]).fillna(False) | unknown]
 
 
 def as_percent(cells: pd.DataFrame) -> pd.Series:

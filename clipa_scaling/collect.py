@@ -20,6 +20,7 @@ from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
 from clipa_scaling.spec import RunSpec, legacy_values
 
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
+DERIVED = ("pipelines",)  # made of the others where a study has stages; its columns name them
 
 
 def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:
@@ -167,7 +168,10 @@ def make_table(rows: list[dict[str, Any]], columns: dict[str, schema.Column]) ->
 
 
 def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> bool:
-    """CSV for people, Parquet for programs; whether any file changed. Equal tables, equal bytes."""
+    """CSV for people, Parquet for programs; whether any file changed. Equal tables, equal bytes.
+
+    Files of a derived table that is not given are of an earlier sweep file, and removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     changed = False
     for name, table in tables.items():
@@ -181,6 +185,10 @@ def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> bool:
         table.to_parquet(temporary, index=False)
         os.replace(temporary, parquet)
         write_bytes(path, text)
+    for stale in (folder / f"{name}.{kind}" for name in DERIVED for kind in ("csv", "parquet")):
+        if stale.stem not in tables and stale.exists():
+            stale.unlink()
+            changed = True
     return changed
 
 
@@ -194,6 +202,10 @@ def load_tables(folder: Path) -> dict[str, pd.DataFrame]:
                 f"{path}: no such table; make it with python -m clipa_scaling.sweep on the sweep"
             )
         tables[name] = fill_columns(pd.read_parquet(path), columns)
+    for name in DERIVED:
+        path = folder / f"{name}.parquet"
+        if path.exists():
+            tables[name] = pd.read_parquet(path)
     return tables
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from clipa_scaling.cells import (
     summarise_cells,
 )
 from clipa_scaling.collect import load_tables
+from clipa_scaling.exclusions import tell_left_out
 from clipa_scaling.published import has_earlier, load_earlier
 from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^v"
+LONGEST_LINE = 120  # of a title
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -47,7 +50,7 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     Where cells differ in other fields too, there is a line for each combination, which it names.
     Bars are 95 % intervals over seeds and evaluation pictures; none where a model has one seed.
     """
-    cells = at_the_end(summarise_cells(tables))
+    cells = at_the_end(known_cells(tables))
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for index, (name, line) in enumerate(by_size(cells)):
@@ -62,13 +65,13 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
     accuracy_axis(left, MAIN_MEASURES[main_measure(tables)])
     left.legend(title=label("model"), frameon=False)
-    figure.suptitle(f"{title}\n{bars(cells)}", fontsize=10)
+    figure.suptitle(f"{title}\n{bars(cells)}{left_out(tables)}", fontsize=10)
     return figure
 
 
 def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Zero-shot accuracy during training, one panel per model, one line per image token count."""
-    cells = summarise_cells(tables)
+    cells = known_cells(tables)
     groups = by_size(cells)
     count = max(1, len(groups))
     figure = Figure(figsize=(3.6 * count + 0.6, 3.9), layout="constrained")
@@ -91,7 +94,7 @@ def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         frameon=False,
         loc="outside right center",
     )
-    figure.suptitle(f"{title}\n{bars(cells)}", fontsize=10)
+    figure.suptitle(f"{title}\n{bars(cells)}{left_out(tables)}", fontsize=10)
     return figure
 
 
@@ -103,7 +106,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """
     pipelines, earlier = sum_pipelines(tables), load_earlier()
     names, costs = earlier["model"].tolist(), earlier["train_flops"].tolist()
-    done = pipelines[pipelines["accuracy"].notna()]
+    done = pipelines[pipelines["accuracy"].notna() & pipelines["left_out"].isna()]
     comparable = done["accuracy_set"].astype("string").str.startswith("imagenet1k").fillna(False)
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -142,7 +145,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     axes.legend(title=label("model"), frameon=False)
-    figure.suptitle(f"{title}\n{note}", fontsize=10)
+    figure.suptitle(f"{title}\n{note}{left_out(tables)}", fontsize=10)
     return figure
 
 
@@ -151,6 +154,17 @@ def bars(cells: pd.DataFrame) -> str:
     if cells["half_width"].isna().all():
         return "one seed: no intervals"
     return "bars: 95 % intervals over seeds and evaluation pictures"
+
+
+def known_cells(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The cells that have a place on an axis: imported ones may have no known length."""
+    return summarise_cells(tables).dropna(subset=["image_tokens"])
+
+
+def left_out(tables: dict[str, pd.DataFrame]) -> str:
+    """A line on the runs that exclusions.yaml leaves out; empty where it names none."""
+    said = tell_left_out(tables["runs"])
+    return "\n" + textwrap.shorten(said, LONGEST_LINE, placeholder=" …") if said else ""
 
 
 def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -182,7 +196,8 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
 
 def name_points(axes: Axes, line: pd.DataFrame) -> None:
     """Write each point's image tokens beside it."""
-    for tokens, x, y in line[["image_tokens", "train_flops", "mean"]].astype(float).to_numpy():
+    points = line[["image_tokens", "train_flops", "mean"]].astype(float).dropna()
+    for tokens, x, y in points.to_numpy():
         axes.annotate(
             f"{tokens:g}",
             (x, y),
@@ -220,7 +235,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> list[Path]:
     """Every figure that the tables allow; the paths, the main one first."""
-    cells = summarise_cells(tables)
+    cells = known_cells(tables)
     if cells.empty:
         return []
     title = f"{name}: accuracy against image tokens and compute"
@@ -228,7 +243,8 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
     if len(at_the_end(cells)) < len(cells):  # evaluated during training too
         title = f"{name}: accuracy during training"
         drawn["accuracy_vs_samples"] = accuracy_vs_samples(tables, title)
-    tuned = tables["runs"][tables["runs"]["kind"] == "finetune"]
+    runs = tables["runs"]
+    tuned = runs[(runs["kind"] == "finetune") & runs["left_out"].isna()]
     if tuned["accuracy"].notna().any() and has_earlier():
         title = f"{name}: cost of pipelines beside earlier CLIP models"
         drawn["cost_against_earlier"] = cost_against_earlier(tables, title)

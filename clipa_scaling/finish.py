@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +30,26 @@ def check_runs_are_here(plan: Plan, runs: Path, results: Path) -> None:
         )
 
 
+def check_exclusions(plan: Plan, results: Path) -> None:
+    """Raise SweepError for a mistake in the study's exclusions.yaml: before days of training."""
+    if (results / "exclusions.yaml").exists():
+        from clipa_scaling.exclusions import read_exclusions  # slow to import
+
+        read_exclusions(results, [row.planned.id for row in plan.rows])
+
+
+def applies_exclusions(results: Path) -> bool:
+    """Whether the tables were made with exclusions.yaml as it is; quick, for calls that do no more.
+
+    A file that was edited is newer than the tables; one that was removed is still in them.
+    """
+    file, table = results / "exclusions.yaml", results / "runs.csv"
+    if file.exists():
+        return file.stat().st_mtime <= table.stat().st_mtime
+    with table.open(newline="", encoding="utf-8") as lines:
+        return not any(row.get("left_out") for row in csv.DictReader(lines))
+
+
 def print_nothing_to_do(console: Console, plan: Plan, results: Path) -> None:
     states = [*(row.state.name for row in plan.rows), *("excluded" for _ in plan.excluded)]
     where = shown(results)
@@ -50,10 +72,23 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, figures, outcome
+    from clipa_scaling import (
+        collect,
+        exclusions,
+        figures,
+        imports,
+        outcome,
+        pipelines,
+        provenance,
+    )
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
+    tables = imports.keep_imported(tables, results)
+    left_out = exclusions.read_exclusions(results, tables["runs"]["run"].dropna())
+    tables["runs"] = exclusions.mark_left_out(tables["runs"], left_out)
+    if pipelines.has_stages(tables):
+        tables["pipelines"] = pipelines.make_pipelines(tables)
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
         console.print(
@@ -64,13 +99,17 @@ def finish(
             soft_wrap=True,
         )
     collect.save_tables(tables, results)
+    os.utime(results / "runs.csv")  # see `applies_exclusions`
     if changed is None:  # else a later launch could no longer tell what it would redo
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
     outcome.print_hours(console, tables["runs"])
+    warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     where = escape(shown(results))
-    console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
+    console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     if ended is None:

@@ -5,6 +5,7 @@ python -m clipa_scaling.schema prints them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -204,16 +205,67 @@ CURVES = _table(
     ("attempt", "Int64", "", "Attempt", "which start of the run wrote the row"),
 )
 
+PIPELINES = _table(
+    ("pipeline", "string", "", "Pipeline", "run id of the last stage, which no other starts from"),
+    ("model", "string", "", "Model", "size and patch, e.g. B/16"),
+    ("seed", "Int64", "", "Seed", "of the last stage"),
+    ("stages", "string", "", "Stages", "names of the stages in their order, e.g. pretrain > tune"),
+    ("state", "string", "", "State", "of the last stage"),
+    ("left_out", "string", "", "Left out", "why exclusions.yaml leaves it out; else missing"),
+    ("set", "string", "", "Evaluation set", "the set behind all values"),
+    ("full", "string", "", "Full-length pipeline", "that the drop is from: same model, seed and "
+     "settings, longest in every stage; missing without one"),
+    ("drop", "Float64", "points", "Drop (points)", "100 x (last value of full - last value)"),
+    ("pipeline_flops", "Float64", "FLOPs", "Training FLOPs of the pipeline", "sum of train_flops"),
+    ("pipeline_hours", "Float64", "h", "GPU-hours of the pipeline", "sum of gpu_hours, the plan's"),
+    ("pipeline_hours_used", "Float64", "h", "GPU-hours used by the pipeline", "sum of "
+     "gpu_hours_used"),
+    ("pipeline_dollars", "Float64", "$", "Dollars of the pipeline", "sum of dollars"),
+)  # fmt: skip
+
+# Columns of each stage, named stage_column, e.g. finetune_accuracy.
+PIPELINE_STAGE = _table(
+    ("run", "string", "", "run", "run id"),
+    *((name, "Int64", SPEC[name].unit, SPEC[name].label.lower(), SPEC[name].meaning)
+      for name in ("image_tokens", "text_tokens")),
+    *((name, "string", "", SPEC[name].label.lower(), SPEC[name].meaning)
+      for name in ("image_reduction", "text_reduction")),
+    ("samples", "Int64", "samples", "samples seen", "of this stage"),
+    ("before", "Float64", "", "before", "the value before its first step, with the position tables "
+     "that it starts from; missing where no length changed"),
+)  # fmt: skip
+
+
+def pipeline_columns(stages: Iterable[str], measure: str) -> dict[str, Column]:
+    """The columns of a `pipelines` table: per stage those of PIPELINE_STAGE, then its value.
+
+    Nothing is before the first stage.
+
+    measure: the value's name in `evals`, e.g. accuracy, at the stage's last step.
+    """
+    columns = dict(PIPELINES)
+    value = Column(measure, "Float64", "", measure.replace("_", " "), "after its last step")
+    for position, stage in enumerate(stages):
+        for item in (*PIPELINE_STAGE.values(), value):
+            if item.name == "before" and position == 0:
+                continue
+            name, title = f"{stage}_{item.name}", f"{stage.capitalize()}: {item.label}"
+            meaning = f"{stage}: {item.meaning}"
+            columns[name] = Column(name, item.dtype, item.unit, title, meaning)
+    return columns
+
 
 def label(name: str) -> str:
     """The axis label of a column in any table; KeyError for a name that no table has."""
-    return (RUNS | EVALS | CURVES)[name].label
+    return (PIPELINES | RUNS | EVALS | CURVES)[name].label
 
 
 def list_columns() -> str:
     """Every column of every table, a line each: name, unit, meaning."""
     lines = []
-    for table, columns in (("runs", RUNS), ("evals", EVALS), ("curves", CURVES)):
+    pipelines = pipeline_columns(["STAGE"], "accuracy")
+    tables = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "pipelines": pipelines}
+    for table, columns in tables.items():
         lines.append(table)
         lines += [f"  {item.name:<22}{item.unit:<9}{item.meaning}" for item in columns.values()]
     return "\n".join(lines)

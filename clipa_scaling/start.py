@@ -14,6 +14,7 @@ from clipa_scaling.finish import (
     FAILED,
     OK,
     SETTLED_BADLY,
+    applies_exclusions,
     finish,
     print_ended_badly,
     print_nothing_to_do,
@@ -124,7 +125,8 @@ def nothing_to_do(launch: Launch, plan: Plan) -> int:
         return print_ended_badly(launch.console, plan, launch.runs)
     say_removed(launch, plan)
     whole = all(launch.wants(row.planned) for row in plan.rows)
-    if whole and not (is_saved(plan, launch.runs) and (launch.results / "runs.csv").exists()):
+    collected = is_saved(plan, launch.runs) and (launch.results / "runs.csv").exists()
+    if whole and not (collected and applies_exclusions(launch.results)):
         return finish(launch.console, plan, launch.runs, launch.results)
     print_nothing_to_do(launch.console, plan, launch.results)
     return print_ended_badly(launch.console, plan, launch.runs)

@@ -16,7 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipa_scaling import claim, rundir
-from clipa_scaling.finish import FAILED, OK, STOPPED, WRONG, check_runs_are_here, finish
+from clipa_scaling.finish import (
+    FAILED,
+    OK,
+    STOPPED,
+    WRONG,
+    check_exclusions,
+    check_runs_are_here,
+    finish,
+)
 from clipa_scaling.plan import Plan, make_plan, over_budget, plan_to_json
 from clipa_scaling.schema import TableError
 from clipa_scaling.show import print_plan
@@ -209,6 +217,7 @@ def launch(
         follow=options.follow,
     )
     plan = make_plan(sweep, runs)
+    check_exclusions(plan, results)
     if options.only and not any(call.wants(row.planned) for row in plan.rows):
         raise SweepError(f"{sweep.path}: --only {' '.join(options.only)} fits none of its runs")
     try:

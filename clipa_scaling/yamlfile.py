@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -75,25 +76,50 @@ class Document:
         return value
 
 
+class DatesAreText(RoundTripConstructor):
+    """A date stays what was written, so that one that is none can be told with its place."""
+
+
+DatesAreText.add_constructor("tag:yaml.org,2002:timestamp", RoundTripConstructor.construct_scalar)
+
+
 def load_document(path: Path) -> Document:
     """Read a sweep file; SweepError for no file, bad YAML, a duplicate key or no mapping on top."""
-    yaml = YAML(typ="rt")
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SweepError(f"{path}: cannot be read ({error.strerror}); give a sweep file") from None
-    except UnicodeDecodeError:
-        raise SweepError(f"{path}: is not UTF-8 text; give a YAML sweep file") from None
-    except (YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        place = f"{path}:{mark.line + 1 if mark else 1}"
-        raise SweepError(f"{place}: {problem}; see the sweep files in sweeps/") from None
+    raw = read_yaml(path, "sweep file", "see the sweep files in sweeps/")
     if not isinstance(raw, CommentedMap):
         raise SweepError(f"{path}:1: holds no mapping; allowed: keys such as name, data, axes")
     lines: dict[Where, int] = {}
     values = plain(raw, (), lines)
     return Document(path, values, lines)
+
+
+def load_list(path: Path, example: str) -> tuple[Document, list[Any]]:
+    """Read a file with a list on top, whose places begin with an index; an empty file is [].
+
+    example: an entry, for error messages. Raises SweepError as `load_document` does.
+    """
+    raw = read_yaml(path, "list", f"an entry looks so: {example}", DatesAreText)
+    if raw is not None and not isinstance(raw, CommentedSeq):
+        raise SweepError(f"{path}:1: holds no list; an entry looks so: {example}")
+    lines: dict[Where, int] = {}
+    entries = plain(raw, (), lines) or []
+    return Document(path, {}, lines), entries
+
+
+def read_yaml(path: Path, kind: str, way_out: str, constructor: type = RoundTripConstructor) -> Any:
+    """A file's YAML with its wrappers; SweepError, with the way out, where there is none."""
+    yaml = YAML(typ="rt")
+    yaml.Constructor = constructor
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path}: cannot be read ({error.strerror}); give a {kind}") from None
+    except UnicodeDecodeError:
+        raise SweepError(f"{path}: is not UTF-8 text; give a YAML {kind}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise SweepError(f"{path}:{mark.line + 1 if mark else 1}: {problem}; {way_out}") from None
 
 
 def plain(node: Any, where: Where, lines: dict[Where, int]) -> Any:

@@ -18,7 +18,7 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "laws", "claim", "correct", "revision"),
-    ("spec", "counts"),
+    ("spec", "counts", "foreign"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
     ("taggers", "weights", "speed", "hours", "evaluation"),
@@ -28,11 +28,13 @@ LAYERS = (
     ("sweepfile", "evaluation_cost"),
     ("plan", "published", "fit", "evaluatefile", "measured"),
     ("collect", "show", "cells"),
-    ("inverse", "benchmark_json"),
+    ("exclusions", "pipelines", "intervals", "benchmark_json"),
+    ("paired", "provenance"),
+    ("inverse",),
     ("launch",),
     ("advise",),
     ("figures",),
-    ("outcome", "report"),
+    ("outcome", "report", "imports", "bundle"),
     ("finish",),
     ("start", "look", "calibrate"),
     ("evaluating",),
@@ -56,7 +58,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("train.loggers",),
     "textblob": ("train.tagging",),
     "nltk": ("train.tagging",),
-    "scipy": ("cells", "fit", "inverse", "advise"),
+    "scipy": ("cells", "intervals", "fit", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

@@ -185,6 +185,8 @@ def test_a_pipeline_costs_its_whole_ancestry() -> None:
             "parent": ["", "a", "b", "gone", ""],
             "train_flops": [1.0, 2.0, 4.0, 8.0, 16.0],
             "gpu_hours": [10.0, 20.0, 40.0, 80.0, 160.0],
+            "gpu_hours_used": [0.5, 0.25, 0.125, 1.0, 1.0],
+            "dollars": [1.0, 1.0, math.nan, 1.0, 1.0],
             "kind": ["pretrain", "finetune", "finetune", "finetune", "pretrain"],
             "samples": [10] * 5,
             "decay_samples": [0] * 5,
@@ -193,6 +195,8 @@ def test_a_pipeline_costs_its_whole_ancestry() -> None:
     pipelines = sum_pipelines({"runs": runs}).set_index("run")
     assert pipelines.index.tolist() == ["c", "d"], "leaves alone"
     assert (pipelines.at["c", "pipeline_flops"], pipelines.at["c", "pipeline_hours"]) == (7, 70)
+    assert pipelines.at["c", "pipeline_hours_used"] == 0.875
+    assert pipelines["pipeline_dollars"].isna().all(), "of one stage unknown"
     assert pipelines["pipeline_flops"].isna().tolist() == [False, True], (
         "an ancestor is not in the table"
     )

@@ -46,6 +46,7 @@ def summarise_cells(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set].rename(columns={"samples": "evaluated_at"})
+    runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
     # A decay run's own cost is its decay's; its model has seen all its samples.
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
@@ -62,6 +63,7 @@ def summarise_cells(
             seeds=("value", "count"),
             variance=("value", "var"),
             n=("n", "first"),
+            tuned=("tuned", "first"),
             **{name: (name, "first") for name in COSTS},
         )
         .reset_index()
@@ -76,7 +78,7 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
     Each ancestor's stage and the fields in which it differs from others of its stage, the nearest
     first; empty without a parent.
     """
-    known = runs.dropna(subset=["run"]).drop_duplicates("run")
+    known = hide_tuned(runs.dropna(subset=["run"]).drop_duplicates("run"))
     said: dict[str, str] = {}
     for stage, rows in known.groupby("stage", dropna=False, sort=False):
         names = [name for name in find_differing(rows) if name != "model"]  # its children's too
@@ -97,6 +99,18 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
     return pd.Series(told, index=runs.index, dtype="string")
 
 
+def hide_tuned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `tuned` in place of values that tuning chose, in which no two shall differ."""
+    if "tuned" not in rows:
+        return rows
+    hidden = {}
+    chosen = rows["tuned"].astype("string").fillna("").str.split(" | ", regex=False)
+    for name in sorted({name for names in chosen for name in names} & set(CELL)):
+        is_chosen = pd.Series([name in names for names in chosen], index=rows.index)
+        hidden[name] = rows[name].astype("string").mask(is_chosen, "tuned")
+    return rows.assign(**hidden)
+
+
 def find_differing(rows: pd.DataFrame) -> list[str]:
     """The fields of a cell in which rows differ; under resize the image size follows."""
     names = [name for name in CELL if rows[name].nunique(dropna=False) > 1]
@@ -111,6 +125,7 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     That is every field in which cells of one stage differ, other than image tokens; where those are
     many, only what is unusual of a cell. Then what its runs started from, where that differs.
     """
+    cells = hide_tuned(cells)
     stages = cells.groupby("stage", sort=False, dropna=False)
     differing = {name for _, rows in stages for name in find_differing(rows)}
     names = [name for name in CELL if name in differing - {"model", "image_tokens", "stage"}]
@@ -135,6 +150,7 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     Those are sums over a run and all its ancestors.
     """
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
+    runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     leaves = runs[~runs.index.isin(runs["parent"])].copy()
     for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]

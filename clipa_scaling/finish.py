@@ -50,7 +50,7 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, figures, outcome
+    from clipa_scaling import collect, figures, outcome, tunetable
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
@@ -65,8 +65,12 @@ def finish(
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
-    where = escape(shown(results))
-    console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
+    found = plan.sweep.grid.tuned
+    if found:
+        tunetable.save_tuned(found, results)
+        tunetable.print_tuned(console, found)
+    where, names = escape(shown(results)), "runs,evals,curves" + (",tuned" if found else "")
+    console.print(f"Tables: {where}/{{{names}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     if ended is None:
@@ -78,7 +82,7 @@ def finish(
 
 def print_ended_badly(console: Console, plan: Plan, runs: Path) -> int:
     """A line for every run that failed, diverged or was lost; FAILED if there is one."""
-    ended = [row for row in plan.rows if row.state.name in BAD]
+    ended = [row for row in plan.rows if row.state.name in BAD and not row.is_settled]
     for row in ended:
         reason = escape(f"{row.planned.id}: {row.state.reason}")
         attempt = RunDir(runs / row.planned.id).last_attempt()

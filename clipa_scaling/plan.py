@@ -30,6 +30,13 @@ class PlanRow:
     cost: Cost
     state: RunState
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing more to do: a short run that diverged has told what it can."""
+        return self.state.name == "done" or (
+            self.state.name == "diverged" and bool(self.planned.trial)
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,8 +52,8 @@ class Plan:
 
     @property
     def left(self) -> list[PlanRow]:
-        """The runs that are not done."""
-        return [row for row in self.rows if row.state.name != "done"]
+        """The runs that are not over."""
+        return [row for row in self.rows if not row.is_settled]
 
     def total(self, name: str, rows: Iterable[PlanRow] | None = None) -> float:
         """The sum of one cost over rows, by default all; NaN if one is unknown."""
@@ -62,7 +69,10 @@ def make_plan(sweep: Sweep, runs: Path) -> Plan:
     for planned in sweep.grid.runs:
         state = read_state(RunDir(runs / planned.id)) if planned.id in present else PLANNED
         parent = planned.spec.parent
-        if state.name == "planned" and parent and states[parent].name != "done":
+        if planned.waits:
+            reason = f"waits for tuning of {', '.join(planned.waits)}"
+            state = RunState("blocked", reason=reason)
+        elif state.name == "planned" and parent and states[parent].name != "done":
             state = RunState("blocked", reason=f"waits for {parent}")
         states[planned.id] = state
         rows.append(PlanRow(planned, price_run(planned.spec, sweep), state))
@@ -168,7 +178,10 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             "reason": row.state.reason,
             "samples_done": row.state.samples,
             "asked": dict(row.planned.asked),
-            "spec": {name: getattr(row.planned.spec, name) for name in ("stage", *schema.SPEC)},
+            "spec": {
+                name: None if name in row.planned.waits else getattr(row.planned.spec, name)
+                for name in ("stage", *schema.SPEC, "tuned")
+            },
             "cost": {name: finite(value) for name, value in asdict(row.cost).items()},
         }
         for row in plan.rows

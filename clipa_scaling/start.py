@@ -39,6 +39,7 @@ from clipa_scaling.plan import (
     sweep_folder,
 )
 from clipa_scaling.rundir import RunDir
+from clipa_scaling.schema import TRIAL_STAGES
 from clipa_scaling.show import MOST_ROWS, print_plan
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.yamlfile import SweepError
@@ -75,10 +76,11 @@ def start_local(launch: Launch, plan: Plan, inline: bool = False) -> int:
         return nothing_to_do(launch, plan)
     refuse(plan, launch.runs, launch.accept_changed)
     with lock(launch.runs, plan.sweep.name):
-        states = run_here(launch, plan, todo, inline)
+        states = run_phases(launch, plan, todo, inline)
     if states is None:
         return stopped(launch.console)
-    code = finish(launch.console, make_plan(plan.sweep, launch.runs), launch.runs, launch.results)
+    plan = make_plan(plan.sweep.again(), launch.runs)
+    code = finish(launch.console, plan, launch.runs, launch.results)
     for identity, state in states.items():
         if state.name == "failed" and state.attempt == 0:  # before it could write so in its folder
             launch.console.print(f"failed {identity}: {state.reason}", markup=False, soft_wrap=True)
@@ -89,8 +91,12 @@ def start_local(launch: Launch, plan: Plan, inline: bool = False) -> int:
 
 def choose(plan: Plan, launch: Launch) -> list[PlanRow]:
     """The runs to start here: what is left, failed runs only when asked for."""
-    settled = {"done"} if launch.retry else {"done", *SETTLED_BADLY}
-    return [row for row in plan.rows if row.state.name not in settled and launch.wants(row.planned)]
+    settled = () if launch.retry else SETTLED_BADLY
+    return [
+        row
+        for row in plan.left
+        if row.state.name not in settled and not row.planned.waits and launch.wants(row.planned)
+    ]
 
 
 def in_queue(plan: Plan, launch: Launch) -> set[str]:
@@ -158,13 +164,37 @@ def check_trunk(plan: Plan, row: PlanRow, runs: Path) -> None:
         )
 
 
+def run_phases(
+    launch: Launch, plan: Plan, todo: list[PlanRow], inline: bool
+) -> dict[str, rundir.RunState] | None:
+    """Short runs that tune, further ones where those call for them, then the cells they tuned.
+
+    The final states of all, or None when stopped while packing.
+    """
+    states: dict[str, rundir.RunState] = {}
+    print_plan(launch.console, plan)
+    say_removed(launch, plan)
+    while todo:
+        short = [row for row in todo if row.planned.spec.stage == TRIAL_STAGES[0]]
+        found = run_here(launch, plan, short or todo, inline)
+        if found is None:
+            return None
+        states |= found
+        if {"planned", "stopped"} & {state.name for state in found.values()}:
+            break
+        plan = make_plan(plan.sweep.again(), launch.runs)
+        todo = [row for row in choose(plan, launch) if row.planned.id not in states]
+        excess = over_budget(plan) if todo else None
+        if excess:  # a ladder has grown
+            raise SweepError(excess)
+    return states
+
+
 def run_here(
     launch: Launch, plan: Plan, todo: list[PlanRow], inline: bool
 ) -> dict[str, rundir.RunState] | None:
     """Pack, then run; the runs' final states, or None when stopped while packing."""
     runs = launch.runs
-    print_plan(launch.console, plan)
-    say_removed(launch, plan)
     if not packs.make_packs(plan.sweep.packs, local.count_cores()):
         return None
     check_batches(plan)
@@ -216,7 +246,7 @@ def say_removed(launch: Launch, plan: Plan) -> None:
 
 def start_slurm(launch: Launch, plan: Plan) -> int:
     """Submit what is left; with `follow`, stay until it is over and collect; the exit code."""
-    if all(row.state.name == "done" for row in plan.rows if launch.wants(row.planned)):
+    if all(row.is_settled for row in plan.rows if launch.wants(row.planned)):
         return nothing_to_do(launch, plan)
     refuse(plan, launch.runs, launch.accept_changed, here=False)
     check_batches(plan)
@@ -224,10 +254,10 @@ def start_slurm(launch: Launch, plan: Plan) -> int:
     launcher = follow.Launcher(plan.sweep, launch.runs, retry=launch.retry, wants=launch.wants)
     try:
         if launch.follow:
-            found = follow.follow(launcher, say_in(launch), show_in(launch, plan))
+            found = follow.follow(launcher, say_in(launch), show_in(launch))
         else:
             found = launcher.round()
-            save_plan(plan, launch.runs)
+            save_plan(found.plan, launch.runs)
             for line in follow.describe(found):
                 say_in(launch)(line)
     except KeyboardInterrupt:
@@ -267,13 +297,13 @@ def say_in(launch: Launch) -> Callable[[str], None]:
     return lambda line: launch.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_in(launch: Launch, plan: Plan) -> Callable[[follow.Round], None]:
+def show_in(launch: Launch) -> Callable[[follow.Round], None]:
     """A table on a terminal, a line elsewhere, and only when something changed."""
     last: list[str] = []
 
     def show(found: follow.Round) -> None:
         if not last:
-            save_plan(plan, launch.runs)
+            save_plan(found.plan, launch.runs)
         said = follow.summary(found)
         if last == [said]:
             return

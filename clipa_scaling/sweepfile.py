@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from clipa_scaling.datablock import DataBlock, PackRequest
 from clipa_scaling.grid import Grid, make_grid
 from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.spec import nearest
+from clipa_scaling.tune import tune_cells
 from clipa_scaling.yamlfile import Document, load_document
 
 KEYS = (
-    "name", "data", "fixed", "axes", "zip", "rules", "exclude", "include", "seeds", "stages",
-    "evaluate", "resources", "budget", "slurm",
+    "name", "data", "fixed", "axes", "zip", "tune", "rules", "exclude", "include", "seeds",
+    "stages", "evaluate", "resources", "budget", "slurm",
 )  # fmt: skip
 PROTOCOLS = ("common", "paper")
 EVAL_SIZES = ("training", "full")
@@ -26,7 +28,8 @@ EVAL_SIZES = ("training", "full")
 class Sweep:
     """A sweep file, read and expanded.
 
-    data: the file's own words on data. missing: which of it is not there, if any.
+    data: the file's own words on data. missing: which of it is not there, if any. expand: the grid
+    made again, from the same file and what the run folders hold by then.
     """
 
     path: Path
@@ -38,10 +41,16 @@ class Sweep:
     budget: Budget
     slurm: Slurm
     missing: str | None
+    expand: Callable[[], Grid] = field(repr=False, compare=False)
+
+    def again(self) -> Sweep:
+        """The sweep with what tuning has found since; itself where nothing is tuned."""
+        return replace(self, grid=self.expand()) if self.grid.tuned else self
 
 
 def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Sweep:
-    """Read a sweep file; `packs` is the folder of packs. SweepError for any mistake in it.
+    """Read a sweep file; `packs` is the folder of packs, in that of the runs, of which those that
+    tune a field are looked up. SweepError for any mistake in the file.
 
     max_parallel: takes the place of the file's slurm.max_parallel.
 
@@ -60,7 +69,12 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
         )
     data = DataBlock(document, packs)
     evaluation = read_evaluation(document)
-    grid = make_grid(document, lambda values: {**data.fields(values), **evaluation})
+
+    def expand() -> Grid:
+        tune = partial(tune_cells, document, packs.parent)
+        return make_grid(document, lambda values: {**data.fields(values), **evaluation}, tune)
+
+    grid = expand()
     resources, budget = read_resources(document)
     slurm = read_slurm(document)
     if max_parallel is not None:
@@ -75,6 +89,7 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
         budget=budget,
         slurm=slurm,
         missing=data.missing,
+        expand=expand,
     )
 
 

@@ -89,7 +89,7 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         covered += found.low <= lowest <= found.high
         bounded += found.high < math.inf
     assert bounded > 0.9 * trials, "else covering is no feat"
-    low, high = binom.ppf([1e-4, 1 - 1e-4], trials, 0.95)
+    low, high = (float(binom.ppf(share, trials, 0.95)) for share in (1e-4, 1 - 1e-4))
     assert low <= covered <= high
 
 

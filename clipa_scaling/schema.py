@@ -213,7 +213,7 @@ TUNED = _table(
     ("interval", "string", "", "Interval", "why it is missing, or reaches from 0 to infinity"),
     ("points", "Int64", "", "Points", "runs behind the parabola"),
     ("ladder", "string", "", "Ladder", "the values tried, those added at an edge too"),
-    ("measure", "string", "", "Measure", "what values are judged by: loss, accuracy (of log error)"),
+    ("measure", "string", "", "Measure", "what values are judged by: loss, or accuracy"),
     ("set", "string", "", "Evaluation set", "the set behind the measure"),
     ("at_samples", "Int64", "samples", "Samples of short runs", "whole steps"),
     ("flag", "string", "", "Flag", "why the value is a tried one, no minimum of a parabola"),

@@ -105,7 +105,6 @@ def plan_cells(row: PlanRow) -> Sequence[str]:
     name = state.name
     if name not in ("done", "planned", "blocked") and row.planned.spec.samples:
         name = f"{name} {state.samples / row.planned.spec.samples:.0%}"
-    field = row.planned.trial
     return (
         f"{row.planned.id}{tried_value(row.planned)}",
         si(cost.total_params),

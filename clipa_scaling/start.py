@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 from clipa_scaling import rundir
-from clipa_scaling.extras import MissingPackage, check_loggers
 from clipa_scaling.finish import (
     FAILED,
     OK,
@@ -30,7 +29,6 @@ from clipa_scaling.launch.table import headline, status_table
 from clipa_scaling.plan import (
     Plan,
     PlanRow,
-    changed_defaults,
     is_saved,
     make_plan,
     over_budget,
@@ -38,13 +36,12 @@ from clipa_scaling.plan import (
     save_plan,
     sweep_folder,
 )
+from clipa_scaling.refuse import check_batches, refuse
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
 from clipa_scaling.show import MOST_ROWS, print_plan
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.yamlfile import SweepError
-
-TRAINED = ("pretrain", "decay", "finetune")
 
 
 @dataclass(frozen=True)
@@ -119,51 +116,6 @@ def nothing_to_do(launch: Launch, plan: Plan) -> int:
     return print_ended_badly(launch.console, plan, launch.runs)
 
 
-def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> None:
-    """Raise SweepError where nothing may be launched: no data, over budget, changed defaults."""
-    if plan.sweep.missing:
-        raise SweepError(plan.sweep.missing)
-    try:
-        check_loggers(row.planned.spec for row in plan.left)
-    except MissingPackage as error:
-        raise SweepError(f"{plan.sweep.path}: {error}") from None
-    excess = over_budget(plan)
-    if excess:
-        raise SweepError(excess)
-    for row in plan.left:
-        spec = row.planned.spec
-        if spec.kind not in TRAINED:
-            raise SweepError(
-                f"{plan.sweep.path}: stage {spec.stage}: kind={spec.kind} is planned only; "
-                f"this version trains {' and '.join(TRAINED)}: leave the stage out"
-            )
-        if spec.kind == "decay":
-            check_trunk(plan, row, runs)
-        if here and spec.gpus > 1:
-            raise SweepError(
-                f"{plan.sweep.path}: gpus={spec.gpus}: a run here uses one device; allowed: 1, or "
-                "a cluster"
-            )
-    changed = None if accept_changed else changed_defaults(plan, runs)
-    if changed:
-        raise SweepError(changed)
-
-
-def check_trunk(plan: Plan, row: PlanRow, runs: Path) -> None:
-    """SweepError for a decay run whose parent is done and kept no state that it could leave."""
-    spec = row.planned.spec
-    trunk = RunDir(runs / spec.parent)
-    leaves = spec.samples - spec.decay_samples
-    kept = trunk.kept_states()
-    if trunk.done.exists() and not any(samples <= leaves for samples in kept):
-        listed = ", ".join(map(str, kept)) or "none"
-        raise SweepError(
-            f"{plan.sweep.path}: stage {spec.stage}: {spec.parent} is done and kept no state at "
-            f"sample {leaves} or before (kept: {listed}); plan decay stages before their parent is "
-            "trained, remove its folder, or give another seed"
-        )
-
-
 def run_phases(
     launch: Launch, plan: Plan, todo: list[PlanRow], inline: bool
 ) -> dict[str, rundir.RunState] | None:
@@ -213,19 +165,6 @@ def run_here(
         return {item.id: rundir.read_state(RunDir(runs / item.id)) for item in planned}
     logs = sweep_folder(runs, plan.sweep.name) / "logs"
     return local.run_pool(runs, planned, local.find_slots(launch.jobs), logs, launch.console)
-
-
-def check_batches(plan: Plan) -> None:
-    """Raise SweepError where a batch would hold a pair twice, now that the pairs are counted."""
-    for row in plan.left:
-        spec = row.planned.spec
-        head = rundir.read_json(Path(spec.pack) / "pack.json")
-        if head is not None and spec.batch_size > head["pairs"]:
-            raise SweepError(
-                f"{plan.sweep.path}: batch_size={spec.batch_size} is more than the "
-                f"{head['pairs']:,} pairs of the data; allowed: up to that, so that no batch "
-                "holds a pair twice"
-            )
 
 
 def say_removed(launch: Launch, plan: Plan) -> None:

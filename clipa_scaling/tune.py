@@ -136,7 +136,7 @@ class Tuner:
             side = -1 if all_diverged else 0 if optimum is None else optimum.edge
             if not side or added[side] >= tuning.extend:
                 break
-            further = next_value(ladder, side)
+            further = short(ladder[-1] * tuning.step if side > 0 else ladder[0] / tuning.step)
             if not self.is_possible(group, further):
                 break
             bisect.insort(ladder, further)
@@ -243,12 +243,6 @@ def is_included(cell: Cell, field: str) -> bool:
 
 def whole_steps(samples: int, base: RunSpec) -> int:
     return -(-samples // base.batch_size) * base.batch_size
-
-
-def next_value(ladder: Sequence[float], side: int) -> float:
-    """The next of a geometric ladder, below it or above."""
-    last, before = (ladder[0], ladder[1]) if side < 0 else (ladder[-1], ladder[-2])
-    return short(last * last / before)
 
 
 def short(value: float) -> float:

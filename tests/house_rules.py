@@ -29,7 +29,7 @@ LAYERS = (
     ("tune",),
     ("sweepfile",),
     ("plan", "published", "fit"),
-    ("collect", "show", "cells"),
+    ("collect", "show", "cells", "refuse"),
     ("inverse",),
     ("launch",),
     ("advise",),

@@ -150,8 +150,9 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     Those are sums over a run and all its ancestors.
     """
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
-    runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     leaves = runs[~runs.index.isin(runs["parent"])].copy()
+    if "stage" in leaves:
+        leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
     for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()

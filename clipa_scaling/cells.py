@@ -60,6 +60,7 @@ def summarise_cells(
         eval_set = str(chosen["set"].iloc[0])
     chosen = take_one_way(chosen[chosen["set"] == eval_set])
     chosen = chosen.rename(columns={"samples": "evaluated_at"})
+    runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
     # A decay run's own cost is its decay's; its model has seen all its samples.
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
@@ -79,6 +80,7 @@ def summarise_cells(
             seeds=("value", "count"),
             variance=("value", "var"),
             n=("n", "first"),
+            tuned=("tuned", "first"),
             **{name: (name, "first") for name in COSTS},
         )
         .reset_index()
@@ -116,7 +118,7 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
     Each ancestor's stage and the fields in which it differs from others of its stage, the nearest
     first; empty without a parent.
     """
-    known = runs.dropna(subset=["run"]).drop_duplicates("run")
+    known = hide_tuned(runs.dropna(subset=["run"]).drop_duplicates("run"))
     said: dict[str, str] = {}
     for stage, rows in known.groupby("stage", dropna=False, sort=False):
         names = [name for name in find_differing(rows) if name != "model"]  # its children's too
@@ -137,6 +139,18 @@ def name_parents(runs: pd.DataFrame) -> pd.Series:
     return pd.Series(told, index=runs.index, dtype="string")
 
 
+def hide_tuned(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `tuned` in place of values that tuning chose, in which no two shall differ."""
+    if "tuned" not in rows:
+        return rows
+    hidden = {}
+    chosen = rows["tuned"].astype("string").fillna("").str.split(" | ", regex=False)
+    for name in sorted({name for names in chosen for name in names} & set(CELL)):
+        is_chosen = pd.Series([name in names for names in chosen], index=rows.index)
+        hidden[name] = rows[name].astype("string").mask(is_chosen, "tuned")
+    return rows.assign(**hidden)
+
+
 def find_differing(rows: pd.DataFrame) -> list[str]:
     """The fields of a cell in which rows are known to differ; under resize the image size follows.
 
@@ -154,6 +168,7 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     That is every field in which cells of one stage differ, other than image tokens; where those are
     many, only what is unusual of a cell. Then what its runs started from, where that differs.
     """
+    cells = hide_tuned(cells)
     stages = cells.groupby("stage", sort=False, dropna=False)
     differing = {name for _, rows in stages for name in find_differing(rows)}
     names = [name for name in CELL if name in differing - {"model", "image_tokens", "stage"}]
@@ -182,6 +197,8 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
     trained = runs[runs["kind"].fillna("") != "evaluate"]
     leaves = trained[~trained.index.isin(trained["parent"])].copy()
+    if "stage" in leaves:
+        leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
     for name, column in PIPELINE_COSTS.items():
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()

@@ -124,7 +124,8 @@ def run_row(
         "stage": spec.stage,
         "state": row.state.name,
         "reason": row.state.reason,
-        **{name: plain(getattr(spec, name)) for name in schema.SPEC},
+        **{name: plain(getattr(spec, name)) for name in (*schema.SPEC, "tuned")},
+        **dict.fromkeys(row.planned.waits),  # not known before they are tuned
         **asdict(row.cost),
     }
     attempt = run.last_attempt()

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from clipa_scaling.plan import Plan, changed_defaults, save_plan
+from clipa_scaling.keptplan import changed_defaults, save_plan
+from clipa_scaling.plan import Plan
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.show import count_states
 from clipa_scaling.yamlfile import SweepError
@@ -80,6 +81,7 @@ def finish(
         outcome,
         pipelines,
         provenance,
+        tunetable,
     )
 
     changed = changed_defaults(plan, runs)
@@ -108,8 +110,12 @@ def finish(
     warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    where = escape(shown(results))
-    console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
+    found = plan.sweep.grid.tuned
+    if found:
+        tunetable.save_tuned(found, results)
+        tunetable.print_tuned(console, found)
+    where, names = escape(shown(results)), ",".join([*tables, *(["tuned"] if found else [])])
+    console.print(f"Tables: {where}/{{{names}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     if ended is None:
@@ -121,7 +127,7 @@ def finish(
 
 def print_ended_badly(console: Console, plan: Plan, runs: Path) -> int:
     """A line for every run that failed, diverged or was lost; FAILED if there is one."""
-    ended = [row for row in plan.rows if row.state.name in BAD]
+    ended = [row for row in plan.rows if row.state.name in BAD and not row.is_settled]
     for row in ended:
         reason = escape(f"{row.planned.id}: {row.state.reason}")
         attempt = RunDir(runs / row.planned.id).last_attempt()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import isqrt
 from typing import Any
 
-from clipa_scaling.counts import count_model
+from clipa_scaling.branch import check_branch
+from clipa_scaling.derive import equal_compute, make_relative
 from clipa_scaling.evaluation import asked_of, plan_evaluation
-from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
-from clipa_scaling.spec import LARGEST, RunSpec, SpecError, identity, nearest, run_id
+from clipa_scaling.schema import TRIAL_STAGES
+from clipa_scaling.spec import RunSpec, SpecError, nearest, run_id
 from clipa_scaling.spec import settable_fields as settable
 from clipa_scaling.stage import Cell, Stage, read_fields, typed
+from clipa_scaling.tuneblock import Tuned
 from clipa_scaling.yamlfile import Document, Where
 
 FIRST_STAGE = "pretrain"  # has no block of its own, so its name is its kind
@@ -38,29 +39,42 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run, its id and what the file itself says of it (`asked`, defaults left out)."""
+    """A run, its id and what the file itself says of it (`asked`, defaults left out).
+
+    waits: fields that tuning is still to find, so that the spec is good for a price alone, and the
+    id is no folder's. trial: of a short run, the field that it tries.
+    """
 
     id: str
     spec: RunSpec
     asked: Mapping[str, Any]
+    waits: tuple[str, ...] = ()
+    trial: str = ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All runs, parents before children, the excluded cells, and what looks like a mistake."""
+    """All runs, parents before children, the excluded cells, and what looks like a mistake.
+
+    tuned: what tuning found, or waits for, per combination.
+    """
 
     runs: tuple[Planned, ...]
     excluded: tuple[Excluded, ...]
     warnings: tuple[str, ...]
+    tuned: tuple[Tuned, ...] = ()
 
 
 Given = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Tune = Callable[["Expansion", Stage, list[Cell]], None]
 
 
-def make_grid(document: Document, given: Given) -> Grid:
+def make_grid(document: Document, given: Given, tune: Tune) -> Grid:
     """Expand a sweep file; `given` tells the fields that follow from its data and evaluation.
 
-    Precedence: defaults < fixed < axes and zip < rules < stage set < stage axes < stage rules.
+    `tune` adds short runs and puts what they found into the cells.
+    Precedence: defaults < fixed < axes and zip < tuned < rules < stage set < stage axes < stage
+    rules.
     Raises SweepError with the line of the key that is wrong.
     """
     values = document.values
@@ -76,11 +90,17 @@ def make_grid(document: Document, given: Given) -> Grid:
     cells = [*first.expand(fixed), *included(document, fixed)]
     cells = [seeded for cell in cells for seeded in seeds(document, cell)]
     expanded = Expansion(document, given)
+    tune(expanded, first, cells)
     expanded.add_stage(first, cells, {})
     expanded.warnings += [*overridden, *first.unused()]
     for name, body in stages(document):
         expanded.add_children(Stage(document, ("stages", name), body, name), body)
-    return Grid(tuple(expanded.runs.values()), tuple(expanded.excluded), tuple(expanded.warnings))
+    return Grid(
+        tuple(expanded.runs.values()),
+        tuple(expanded.excluded),
+        tuple(expanded.warnings),
+        tuple(expanded.tuned),
+    )
 
 
 def included(document: Document, fixed: Cell) -> Iterator[Cell]:
@@ -125,6 +145,8 @@ def stages(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if name == FIRST_STAGE:
             message = "is the first stage's name, whose block is the file itself; give another"
             raise document.error(where, message)
+        if name in TRIAL_STAGES:
+            raise document.error(where, "is the name of tuning's own runs; give another")
         for needed in ("kind", "parent"):
             if needed not in stage:
                 raise document.error(where, f"has no {needed}; allowed: {', '.join(STAGE_KEYS)}")
@@ -140,6 +162,7 @@ class Expansion:
         self.excluded: list[Excluded] = []
         self.warnings: list[str] = []
         self.by_stage: dict[str, dict[str, Cell]] = {}
+        self.tuned: list[Tuned] = []
 
     def add_stage(self, stage: Stage, cells: list[Cell], extra: Mapping[str, Any]) -> None:
         """Apply a stage's rules and excludes to its cells and resolve the rest."""
@@ -152,7 +175,13 @@ class Expansion:
                 continue
             planned = self.resolve(cell, {**extra, "stage": stage.name})
             ids.setdefault(planned.id, cell)
-            self.runs.setdefault(planned.id, planned)
+            known = self.runs.get(planned.id)
+            if known is None or known.trial:  # a cell that a short run happens to be is a cell
+                self.runs[planned.id] = planned
+
+    def add_trial(self, planned: Planned, field: str) -> None:
+        """A run that tries a value of a field; one that is there already stays what it is."""
+        self.runs.setdefault(planned.id, replace(planned, trial=field))
 
     def add_children(self, stage: Stage, body: Mapping[str, Any]) -> None:
         """A later stage: every parent cell overlaid with the stage's `set` and axes."""
@@ -215,7 +244,7 @@ class Expansion:
                 message = "has nothing to measure; add data.evals"
                 raise self.document.error(stage.where, message)
             spec = plan_evaluation(parent_id, spec, asked, asked.evaluations(), stage.name)
-            planned = Planned(run_id(spec), spec, dict(cell.values))
+            planned = Planned(run_id(spec), spec, dict(cell.values), cell.waits)
             ids.setdefault(planned.id, cell)
             self.runs.setdefault(planned.id, planned)
         self.exclude_children(stage, parent)
@@ -236,7 +265,7 @@ class Expansion:
     def resolve(self, cell: Cell, extra: Mapping[str, Any]) -> Planned:
         """A cell's RunSpec; a broken rule is placed where the file set the field."""
         try:
-            values = {**cell.values, **self.given(cell.values), **extra}
+            values = {**cell.values, **self.given(cell.values), **extra, "tuned": cell.tuned}
             if values["start_fingerprint"] and "parent" not in values:
                 # Both towers' weights from elsewhere: what follows is finetuning.
                 whole = values["image_start"] and values["text_start"]
@@ -248,64 +277,7 @@ class Expansion:
             of_all: Where = ("evaluate", "full_px") if error.field == "full_px" else ()
             where = cell.origin.get(error.field, of_all)
             raise self.document.error(where, str(error)) from None
+        if cell.waits:
+            known = {n: value for n, value in cell.values.items() if n not in cell.waits}
+            return Planned(f"{run_id(spec)}-untuned", spec, known, cell.waits)
         return Planned(run_id(spec), spec, dict(cell.values))
-
-
-def make_relative(cell: Cell, parent: RunSpec) -> None:
-    """`{parent: 0.5}` becomes a number, rounded to what the field can be."""
-    for name, value in cell.values.items():
-        if not (isinstance(value, dict) and "parent" in value):
-            continue
-        whole = getattr(parent, name)
-        exact = min(value["parent"] * whole, float(LARGEST))
-        # No samples stay none: 0 can mean "at the end only".
-        least = min(1, whole)
-        cell.values[name] = max(least, round(exact)) if isinstance(whole, int) else exact
-        if name == "image_tokens" and cell.values.get("image_reduction", "resize") == "resize":
-            side = isqrt(int(exact))
-            squares = [max(1, side) ** 2, (side + 1) ** 2]
-            cell.values[name] = min(squares, key=lambda square: abs(square - exact))
-
-
-def check_branch(spec: RunSpec, trunk: RunSpec) -> int:
-    """The sample at which a decay run leaves its trunk; SpecError where it cannot be its branch."""
-    if trunk.kind == "decay" or trunk.schedule == "cosine":
-        message = f"kind=decay has no steady rate to leave: its parent's is {trunk.schedule}"
-        raise SpecError("schedule", f"{message}; allowed: a parent with schedule: constant or wsd")
-    own = {"kind", "parent", "samples", "schedule", "decay_samples", "decay_shape"}
-    own.add("image_position_change")  # of weights started from: resolve() fills it in, to no effect
-    mine, theirs = identity(spec), identity(trunk)
-    for name in sorted((mine.keys() | theirs.keys()) - own):
-        if mine.get(name) != theirs.get(name):
-            message = f"{name} differs from the parent's, whose training a decay stage goes on with"
-            raise SpecError(name, f"{message}; leave it out")
-    leaves, last = spec.samples - spec.decay_samples, trunk.samples - trunk.decay_samples
-    if leaves <= 0:
-        message = (
-            f"decay_samples={spec.decay_samples} is all of samples, so nothing is the parent's"
-        )
-        raise SpecError("decay_samples", f"{message}; allowed: below {spec.samples}")
-    if leaves > last:
-        message = f"samples={spec.samples} leave the parent at {leaves}, past its steady {last}"
-        most = last + spec.decay_samples
-        raise SpecError("samples", f"{message}; allowed: up to {most}")
-    return leaves
-
-
-def equal_compute(values: Mapping[str, Any]) -> int:
-    """The samples that spend a budget of training FLOPs at this cell's model and lengths."""
-    shortest = {"samples": values.get("batch_size", 1), "warmup_samples": 0}
-    probe = resolve({**values, **shortest, "schedule": "cosine", "decay_samples": 0})
-    counts = count_model(
-        load_model(probe.model),
-        probe.image_tokens,
-        probe.position_tokens,
-        probe.text_tokens,
-        probe.vocab_size,
-        texts_per_sample=probe.texts_per_sample,
-    )
-    if not counts.flops_per_sample > 0:
-        message = "samples by train_flops need the number of classes; set data.labelled.classes"
-        raise SpecError("samples", message)
-    budget: float = values["samples"]["train_flops"]
-    return max(1, round(budget / (3 * counts.flops_per_sample)))

@@ -29,7 +29,7 @@ Wants = Callable[[Planned], bool]
 
 def look(sweep: Sweep, runs: Path, wants: Wants) -> tuple[Plan, list[RunStatus], Queue, bool]:
     """The plan, its runs' statuses, the queue and whether any sweep here ever submitted to it."""
-    plan = make_plan(sweep, runs)
+    plan = make_plan(sweep.again(), runs)
     batches = load_all_batches(runs)
     queue = Queue()
     if batches:

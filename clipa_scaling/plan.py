@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -16,8 +15,8 @@ from clipa_scaling.cost import DEVICES, Cost, at_measured_rate, price
 from clipa_scaling.evaluation_cost import SetSizes, price_evaluation
 from clipa_scaling.grid import Excluded, Planned
 from clipa_scaling.models import load_model
-from clipa_scaling.rundir import RunDir, RunState, read_json, read_state, write_json
-from clipa_scaling.spec import RunSpec, identity, spec_to_json
+from clipa_scaling.rundir import RunDir, RunState, read_state
+from clipa_scaling.spec import RunSpec
 from clipa_scaling.speed import Rate, load_rates, speed_key
 from clipa_scaling.sweepfile import Sweep
 from clipa_scaling.yamlfile import SweepError
@@ -32,6 +31,13 @@ class PlanRow:
     planned: Planned
     cost: Cost
     state: RunState
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing more to do: a short run that diverged has told what it can."""
+        return self.state.name == "done" or (
+            self.state.name == "diverged" and bool(self.planned.trial)
+        )
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Plan:
 
     @property
     def left(self) -> list[PlanRow]:
-        """The runs that are not done."""
-        return [row for row in self.rows if row.state.name != "done"]
+        """The runs that are not over."""
+        return [row for row in self.rows if not row.is_settled]
 
     def total(self, name: str, rows: Iterable[PlanRow] | None = None) -> float:
         """The sum of one cost over rows, by default all; NaN if one is unknown."""
@@ -74,7 +80,10 @@ def make_plan(sweep: Sweep, runs: Path) -> Plan:
         parent = planned.spec.parent
         if parent and parent not in states:  # one that is evaluated alone
             states[parent] = read_state(RunDir(runs / parent))
-        if state.name == "planned" and parent and states[parent].name != "done":
+        if planned.waits:
+            reason = f"waits for tuning of {', '.join(planned.waits)}"
+            state = RunState("blocked", reason=reason)
+        elif state.name == "planned" and parent and states[parent].name != "done":
             state = RunState("blocked", reason=f"waits for {parent}")
         states[planned.id] = state
         cost = price_run(planned.spec, sweep, rates)
@@ -204,7 +213,10 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             "reason": row.state.reason,
             "samples_done": row.state.samples,
             "asked": dict(row.planned.asked),
-            "spec": {name: getattr(row.planned.spec, name) for name in ("stage", *schema.SPEC)},
+            "spec": {
+                name: None if name in row.planned.waits else getattr(row.planned.spec, name)
+                for name in ("stage", *schema.SPEC, "tuned")
+            },
             "cost": {name: finite(value) for name, value in asdict(row.cost).items()},
         }
         for row in plan.rows
@@ -229,83 +241,3 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def finite(value: Any) -> Any:
     """The value, an unknown number as null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def sweep_folder(runs: Path, name: str) -> Path:
-    """What the launcher knows of a sweep, beside the runs."""
-    return runs / ".sweeps" / name
-
-
-def save_plan(plan: Plan, runs: Path) -> None:
-    """Keep the plan, so that a later one can tell what became of its runs."""
-    path = plan_path(plan, runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, kept_plan(plan))
-
-
-def is_saved(plan: Plan, runs: Path) -> bool:
-    """Whether the plan last kept is this one, so that tables made since are its own."""
-    return bool(read_json(plan_path(plan, runs)) == json.loads(json.dumps(kept_plan(plan))))
-
-
-def plan_path(plan: Plan, runs: Path) -> Path:
-    return sweep_folder(runs, plan.sweep.name) / "plan.json"
-
-
-def kept_plan(plan: Plan) -> dict[str, Any]:
-    """What a later call needs of a plan: what the file asked for, and what that meant."""
-    kept = [
-        {
-            "run": row.planned.id,
-            "asked": dict(row.planned.asked),
-            "spec": spec_to_json(row.planned.spec),
-        }
-        for row in plan.rows
-    ]
-    excluded = [{"asked": dict(cell.values), "reason": cell.reason} for cell in plan.excluded]
-    return {
-        "sweep": plan.sweep.name,
-        "data": dict(plan.sweep.data),
-        "resources": asdict(plan.sweep.resources),
-        "runs": kept,
-        "excluded": excluded,
-    }
-
-
-def removed_runs(plan: Plan, runs: Path) -> list[str]:
-    """Runs of the plan last kept that the file no longer asks for, and that were ever made."""
-    before = read_json(plan_path(plan, runs))
-    now = {row.planned.id for row in plan.rows}
-    listed = [old["run"] for old in before["runs"]] if before is not None else []
-    return [run for run in listed if run not in now and (runs / run).is_dir()]
-
-
-def changed_defaults(plan: Plan, runs: Path) -> str | None:
-    """Why a launch would redo finished runs that the file asks for in the same words; or None.
-
-    The file's words for a cell are the same as in the last plan, that run is done, and yet the id
-    is new: then a default of this package, or the data, changed underneath.
-    """
-    before = read_json(plan_path(plan, runs))
-    if before is None or before["data"] != plan.sweep.data:
-        return None
-    known = {(repr(old["asked"]), old["spec"]["stage"]): old for old in before["runs"]}
-    for row in plan.left:
-        old = known.get((repr(dict(row.planned.asked)), row.planned.spec.stage))
-        if old is None or old["run"] == row.planned.id:
-            continue
-        if not RunDir(runs / old["run"]).done.exists():
-            continue
-        new = spec_to_json(row.planned.spec)
-        names = identity(row.planned.spec)
-        changed = [
-            f"{name}: {old['spec'].get(name)!r} -> {new[name]!r}"
-            for name in names
-            if old["spec"].get(name) != new[name]
-        ]
-        return (
-            f"{plan.sweep.path}: {row.planned.id} would redo the finished {old['run']}, though the "
-            f"file asks the same; changed: {'; '.join(changed)}; set the old value, or pass "
-            "--accept-changed"
-        )
-    return None

@@ -20,7 +20,8 @@ def find_revision() -> str:
 
 
 def ask_git() -> str:
-    git = ["git", "-C", str(PACKAGE)]
+    # Asking takes no lock: a run killed while it asks would leave it to whoever commits next.
+    git = ["git", "--no-optional-locks", "-C", str(PACKAGE)]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False

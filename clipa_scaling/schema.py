@@ -28,6 +28,8 @@ def _table(*rows: tuple[str, str, str, str, str]) -> dict[str, Column]:
     return {row[0]: Column(*row) for row in rows}
 
 
+TRIAL_STAGES = ("tune", "transfer")  # of short runs that tune a field, and are no cells
+
 SPEC = _table(
     ("kind", "string", "", "Kind", "pretrain, decay, finetune or evaluate"),
     ("parent", "string", "", "Parent", "run id of the parent stage; empty for a first stage"),
@@ -255,6 +257,26 @@ def pipeline_columns(stages: Iterable[str], measure: str) -> dict[str, Column]:
     return columns
 
 
+TUNED = _table(
+    ("field", "string", "", "Tuned field", "what was tuned; before it, the fields it is tuned per"),
+    ("value", "Float64", "", "Tuned value", "what cells take, in two digits; missing: not known"),
+    ("low", "Float64", "", "Lower end", "of the optimum's 95 % interval; missing: unknown"),
+    ("high", "Float64", "", "Upper end", "of the optimum's 95 % interval; missing: unknown"),
+    ("interval", "string", "", "Interval", "why it is missing, or reaches from 0 to infinity"),
+    ("points", "Int64", "", "Points", "runs behind the parabola"),
+    ("ladder", "string", "", "Ladder", "the values tried, those added at an edge too"),
+    ("measure", "string", "", "Measure", "what values are judged by: loss, or accuracy"),
+    ("set", "string", "", "Evaluation set", "the set behind the measure"),
+    ("at_samples", "Int64", "samples", "Samples of short runs", "whole steps"),
+    ("flag", "string", "", "Flag", "why the value is a tried one, no minimum of a parabola"),
+    ("transfer_samples", "Int64", "samples", "Samples of longer runs", "missing: not checked"),
+    ("transfer_ratio", "Float64", "", "Ratio", "the longer runs' optimum over the short ones'"),
+    ("transfer_low", "Float64", "", "Lower end", "of the ratio's 95 % interval"),
+    ("transfer_high", "Float64", "", "Upper end", "of the ratio's 95 % interval"),
+    ("transfer_flag", "string", "", "Transfer's flag", "of the longer runs' optimum"),
+)  # fmt: skip
+
+
 def label(name: str) -> str:
     """The axis label of a column in any table; KeyError for a name that no table has."""
     return (PIPELINES | RUNS | EVALS | CURVES)[name].label
@@ -265,6 +287,7 @@ def list_columns() -> str:
     lines = []
     pipelines = pipeline_columns(["STAGE"], "accuracy")
     tables = {"runs": RUNS, "evals": EVALS, "curves": CURVES, "pipelines": pipelines}
+    tables["tuned"] = TUNED
     for table, columns in tables.items():
         lines.append(table)
         lines += [f"  {item.name:<22}{item.unit:<9}{item.meaning}" for item in columns.values()]

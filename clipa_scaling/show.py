@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clipa_scaling.grid import Planned
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunState
 from clipa_scaling.spec import RunSpec, short_count
@@ -105,7 +106,7 @@ def plan_cells(row: PlanRow) -> Sequence[str]:
     if name not in ("done", "planned", "blocked") and row.planned.spec.samples:
         name = f"{name} {state.samples / row.planned.spec.samples:.0%}"
     return (
-        row.planned.id,
+        f"{row.planned.id}{tried_value(row.planned)}",
         si(cost.total_params),
         si(cost.flops_per_sample),
         si(cost.train_flops),
@@ -114,6 +115,14 @@ def plan_cells(row: PlanRow) -> Sequence[str]:
         dollars(cost.dollars),
         coloured(state.name).replace(state.name, name),
     )
+
+
+def tried_value(planned: Planned) -> str:
+    """Which value of which field a short run tries, in brackets; empty for other runs."""
+    if not planned.trial or planned.waits:
+        return ""
+    value = getattr(planned.spec, planned.trial)
+    return f" ({planned.spec.stage}: {planned.trial}={value:g})"
 
 
 def print_plan(console: Console, plan: Plan) -> None:

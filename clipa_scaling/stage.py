@@ -17,17 +17,26 @@ from clipa_scaling.yamlfile import Document, Where
 
 @dataclass
 class Cell:
-    """One point of the grid on its way to a RunSpec: values, and where the file set each."""
+    """One point of the grid on its way to a RunSpec: values, and where the file set each.
+
+    waits: fields whose values tuning is still to find; until then they are the ladder's middle.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Where] = field(default_factory=dict)
+    waits: tuple[str, ...] = ()
 
     def set(self, name: str, value: Any, where: Where) -> None:
         self.values[name] = value
         self.origin[name] = where
 
     def copy(self) -> Cell:
-        return Cell(dict(self.values), dict(self.origin))
+        return Cell(dict(self.values), dict(self.origin), self.waits)
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """The fields whose values tuning chose, and nothing since overrode."""
+        return tuple(name for name, where in self.origin.items() if where == ("tune", name))
 
 
 def typed(document: Document, where: Where, name: str, value: Any) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 from clipa_scaling import rundir
-from clipa_scaling.extras import MissingPackage, check_loggers
 from clipa_scaling.finish import (
     FAILED,
     OK,
@@ -21,6 +20,7 @@ from clipa_scaling.finish import (
     stopped,
 )
 from clipa_scaling.grid import Planned
+from clipa_scaling.keptplan import is_saved, removed_runs, save_plan, sweep_folder
 from clipa_scaling.launch import commands, follow, job, local, packs
 from clipa_scaling.launch.batch import latest_tasks, load_all_batches, load_batches
 from clipa_scaling.launch.lock import lock
@@ -28,18 +28,10 @@ from clipa_scaling.launch.queue import Queue, refresh_queue
 from clipa_scaling.launch.status import read_statuses
 from clipa_scaling.launch.submit import awaited
 from clipa_scaling.launch.table import headline, status_table
-from clipa_scaling.plan import (
-    Plan,
-    PlanRow,
-    changed_defaults,
-    is_saved,
-    make_plan,
-    over_budget,
-    removed_runs,
-    save_plan,
-    sweep_folder,
-)
+from clipa_scaling.plan import Plan, PlanRow, make_plan, over_budget
+from clipa_scaling.refuse import check_batches, refuse
 from clipa_scaling.rundir import RunDir
+from clipa_scaling.schema import TRIAL_STAGES
 from clipa_scaling.show import MOST_ROWS, print_plan
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.sweepfile import Sweep
@@ -79,10 +71,10 @@ def start_local(launch: Launch, plan: Plan, inline: bool = False) -> int:
         return nothing_to_do(launch, plan)
     refuse(plan, launch.runs, launch.accept_changed)
     with lock(launch.runs, plan.sweep.name):
-        states = run_here(launch, plan, todo, inline)
+        states = run_phases(launch, plan, todo, inline)
     if states is None:
         return stopped(launch.console)
-    code = gather(launch, plan.sweep)
+    code = gather(launch, plan.sweep.again())
     for identity, state in states.items():
         if state.name == "failed" and state.attempt == 0:  # before it could write so in its folder
             launch.console.print(f"failed {identity}: {state.reason}", markup=False, soft_wrap=True)
@@ -105,8 +97,12 @@ def gather(launch: Launch, sweep: Sweep, ended: Sequence[str] | None = None) -> 
 
 def choose(plan: Plan, launch: Launch) -> list[PlanRow]:
     """The runs to start here: what is left, failed runs only when asked for."""
-    settled = {"done"} if launch.retry else {"done", *SETTLED_BADLY}
-    return [row for row in plan.rows if row.state.name not in settled and launch.wants(row.planned)]
+    settled = () if launch.retry else SETTLED_BADLY
+    return [
+        row
+        for row in plan.left
+        if row.state.name not in settled and not row.planned.waits and launch.wants(row.planned)
+    ]
 
 
 def in_queue(plan: Plan, launch: Launch) -> set[str]:
@@ -132,44 +128,31 @@ def nothing_to_do(launch: Launch, plan: Plan) -> int:
     return print_ended_badly(launch.console, plan, launch.runs)
 
 
-def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> None:
-    """Raise SweepError where nothing may be launched: no data, over budget, changed defaults."""
-    if plan.sweep.missing:
-        raise SweepError(plan.sweep.missing)
-    try:
-        check_loggers(row.planned.spec for row in plan.left)
-    except MissingPackage as error:
-        raise SweepError(f"{plan.sweep.path}: {error}") from None
-    excess = over_budget(plan)
-    if excess:
-        raise SweepError(excess)
-    for row in plan.left:
-        spec = row.planned.spec
-        if spec.kind == "decay":
-            check_trunk(plan, row, runs)
-        if here and spec.gpus > 1:
-            raise SweepError(
-                f"{plan.sweep.path}: gpus={spec.gpus}: a run here uses one device; allowed: 1, or "
-                "a cluster"
-            )
-    changed = None if accept_changed else changed_defaults(plan, runs)
-    if changed:
-        raise SweepError(changed)
+def run_phases(
+    launch: Launch, plan: Plan, todo: list[PlanRow], inline: bool
+) -> dict[str, rundir.RunState] | None:
+    """Short runs that tune, further ones where those call for them, then the cells they tuned.
 
-
-def check_trunk(plan: Plan, row: PlanRow, runs: Path) -> None:
-    """SweepError for a decay run whose parent is done and kept no state that it could leave."""
-    spec = row.planned.spec
-    trunk = RunDir(runs / spec.parent)
-    leaves = spec.samples - spec.decay_samples
-    kept = trunk.kept_states()
-    if trunk.done.exists() and not any(samples <= leaves for samples in kept):
-        listed = ", ".join(map(str, kept)) or "none"
-        raise SweepError(
-            f"{plan.sweep.path}: stage {spec.stage}: {spec.parent} is done and kept no state at "
-            f"sample {leaves} or before (kept: {listed}); plan decay stages before their parent is "
-            "trained, remove its folder, or give another seed"
-        )
+    The final states of all, or None when stopped while packing.
+    """
+    states: dict[str, rundir.RunState] = {}
+    if launch.study is None:
+        print_plan(launch.console, plan)
+    say_removed(launch, plan)
+    while todo:
+        short = [row for row in todo if row.planned.spec.stage == TRIAL_STAGES[0]]
+        found = run_here(launch, plan, short or todo, inline)
+        if found is None:
+            return None
+        states |= found
+        if {"planned", "stopped"} & {state.name for state in found.values()}:
+            break
+        plan = make_plan(plan.sweep.again(), launch.runs)
+        todo = [row for row in choose(plan, launch) if row.planned.id not in states]
+        excess = over_budget(plan) if todo else None
+        if excess:  # a ladder has grown
+            raise SweepError(excess)
+    return states
 
 
 def run_here(
@@ -177,9 +160,6 @@ def run_here(
 ) -> dict[str, rundir.RunState] | None:
     """Pack, then run; the runs' final states, or None when stopped while packing."""
     runs = launch.runs
-    if launch.study is None:
-        print_plan(launch.console, plan)
-    say_removed(launch, plan)
     if not packs.make_packs(plan.sweep.packs, local.count_cores()):
         return None
     check_batches(plan)
@@ -206,21 +186,6 @@ def keep_plan(launch: Launch, plan: Plan) -> None:
         save_plan(plan, launch.runs)
 
 
-def check_batches(plan: Plan) -> None:
-    """Raise SweepError where a batch would hold a pair twice, now that the pairs are counted."""
-    for row in plan.left:
-        spec = row.planned.spec
-        if spec.kind == "evaluate":
-            continue
-        head = rundir.read_json(Path(spec.pack) / "pack.json")
-        if head is not None and spec.batch_size > head["pairs"]:
-            raise SweepError(
-                f"{plan.sweep.path}: batch_size={spec.batch_size} is more than the "
-                f"{head['pairs']:,} pairs of the data; allowed: up to that, so that no batch "
-                "holds a pair twice"
-            )
-
-
 def say_removed(launch: Launch, plan: Plan) -> None:
     """Name runs that the file had at the last launch and has no more: they stay as they are."""
     if launch.study is not None:
@@ -241,7 +206,7 @@ def say_removed(launch: Launch, plan: Plan) -> None:
 
 def start_slurm(launch: Launch, plan: Plan) -> int:
     """Submit what is left; with `follow`, stay until it is over and collect; the exit code."""
-    if all(row.state.name == "done" for row in plan.rows if launch.wants(row.planned)):
+    if all(row.is_settled for row in plan.rows if launch.wants(row.planned)):
         return nothing_to_do(launch, plan)
     refuse(plan, launch.runs, launch.accept_changed, here=False)
     check_batches(plan)
@@ -249,10 +214,10 @@ def start_slurm(launch: Launch, plan: Plan) -> int:
     launcher = follow.Launcher(plan.sweep, launch.runs, retry=launch.retry, wants=launch.wants)
     try:
         if launch.follow:
-            found = follow.follow(launcher, say_in(launch), show_in(launch, plan))
+            found = follow.follow(launcher, say_in(launch), show_in(launch))
         else:
             found = launcher.round()
-            keep_plan(launch, plan)
+            keep_plan(launch, found.plan)
             for line in follow.describe(found):
                 say_in(launch)(line)
     except KeyboardInterrupt:
@@ -290,13 +255,13 @@ def say_in(launch: Launch) -> Callable[[str], None]:
     return lambda line: launch.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_in(launch: Launch, plan: Plan) -> Callable[[follow.Round], None]:
+def show_in(launch: Launch) -> Callable[[follow.Round], None]:
     """A table on a terminal, a line elsewhere, and only when something changed."""
     last: list[str] = []
 
     def show(found: follow.Round) -> None:
         if not last:
-            keep_plan(launch, plan)
+            keep_plan(launch, found.plan)
         said = follow.summary(found)
         if last == [said]:
             return

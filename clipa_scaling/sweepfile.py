@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from clipa_scaling.evaluation import Asked
 from clipa_scaling.grid import Grid, make_grid
 from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.spec import nearest
+from clipa_scaling.tune import tune_cells
 from clipa_scaling.yamlfile import Document, load_document
 
 KEYS = (
-    "name", "data", "fixed", "axes", "zip", "rules", "exclude", "include", "seeds", "stages",
-    "evaluate", "resources", "budget", "slurm",
+    "name", "data", "fixed", "axes", "zip", "tune", "rules", "exclude", "include", "seeds",
+    "stages", "evaluate", "resources", "budget", "slurm",
 )  # fmt: skip
 PROTOCOLS = ("common", "paper")
 EVAL_SIZES = ("training", "full")
@@ -29,6 +31,7 @@ class Sweep:
 
     data: the file's own words on data; block: what they mean. missing: which of it is not there, if
     any. asked: what runs are to be evaluated on, and how.
+    expand: the grid made again, from the same file and what the run folders hold by then.
     """
 
     path: Path
@@ -42,10 +45,16 @@ class Sweep:
     missing: str | None
     block: DataBlock
     asked: Asked
+    expand: Callable[[], Grid] = field(repr=False, compare=False)
+
+    def again(self) -> Sweep:
+        """The sweep with what tuning has found since; itself where nothing is tuned."""
+        return replace(self, grid=self.expand()) if self.grid.tuned else self
 
 
 def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Sweep:
-    """Read a sweep file; `packs` is the folder of packs. SweepError for any mistake in it.
+    """Read a sweep file; `packs` is the folder of packs, in that of the runs, of which those that
+    tune a field are looked up. SweepError for any mistake in the file.
 
     max_parallel: takes the place of the file's slurm.max_parallel.
 
@@ -64,7 +73,12 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
         )
     data = DataBlock(document, packs)
     evaluation = read_evaluation(document)
-    grid = make_grid(document, lambda values: {**data.fields(values), **evaluation})
+
+    def expand() -> Grid:
+        tune = partial(tune_cells, document, packs.parent)
+        return make_grid(document, lambda values: {**data.fields(values), **evaluation}, tune)
+
+    grid = expand()
     resources, budget = read_resources(document)
     slurm = read_slurm(document)
     if max_parallel is not None:
@@ -81,6 +95,7 @@ def load_sweep(path: Path, packs: Path, max_parallel: int | None = None) -> Swee
         missing=data.missing,
         block=data,
         asked=Asked(tuple(data.evals), **evaluation),
+        expand=expand,
     )
 
 

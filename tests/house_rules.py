@@ -17,24 +17,27 @@ PACKAGE = "clipa_scaling"
 # Lowest first: a module imports only from the rows above its own, never from its own row. A folder
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
-    ("schema", "models", "laws", "claim", "correct", "revision"),
+    ("schema", "models", "laws", "claim", "correct", "revision", "optimum"),
     ("spec", "counts", "foreign"),
     ("memory",),
-    ("source", "rundir", "cost", "extras", "resolve"),
-    ("taggers", "weights", "speed", "hours", "evaluation"),
+    ("source", "rundir", "cost", "extras", "resolve", "branch"),
+    ("taggers", "weights", "speed", "hours", "evaluation", "scores"),
     ("train", "yamlfile"),
     ("stage", "resources", "datablock"),
+    ("tuneblock", "derive"),
     ("grid",),
+    ("tune",),
     ("sweepfile", "evaluation_cost"),
     ("plan", "published", "fit", "evaluatefile", "measured"),
-    ("collect", "show", "cells"),
+    ("collect", "show", "cells", "keptplan"),
+    ("refuse",),
     ("exclusions", "pipelines", "intervals", "benchmark_json"),
     ("paired", "provenance"),
     ("inverse",),
     ("launch",),
     ("advise",),
     ("figures",),
-    ("outcome", "report", "imports", "bundle"),
+    ("outcome", "report", "imports", "bundle", "tunetable"),
     ("finish",),
     ("start", "look", "calibrate"),
     ("evaluating",),
@@ -58,7 +61,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("train.loggers",),
     "textblob": ("train.tagging",),
     "nltk": ("train.tagging",),
-    "scipy": ("cells", "intervals", "fit", "inverse", "advise"),
+    "scipy": ("cells", "optimum", "intervals", "fit", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

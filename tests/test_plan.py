@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from small_sweep import SMALL, run_sweep, write_small
 
-from clipa_scaling import start
 from clipa_scaling import sweep as command_line
-from clipa_scaling.plan import Plan, is_saved, make_plan, over_budget, plan_to_json, save_plan
+from clipa_scaling.keptplan import is_saved, save_plan
+from clipa_scaling.plan import Plan, make_plan, over_budget, plan_to_json
+from clipa_scaling.refuse import refuse
 from clipa_scaling.show import print_plan
 from clipa_scaling.spec import RunSpec
 from clipa_scaling.sweepfile import load_sweep
@@ -117,14 +118,14 @@ def test_finished_runs_are_not_redone_because_of_a_changed_default(
     assert not is_saved(new, sweep.parent / "runs")
     places = ["--runs", str(sweep.parent / "runs"), "--results", str(sweep.parent / "results")]
     with pytest.raises(SweepError) as caught:
-        start.refuse(new, sweep.parent / "runs", accept_changed=False)
+        refuse(new, sweep.parent / "runs", accept_changed=False)
     assert str(caught.value) == (
         f"{sweep}: {new.rows[0].planned.id} would redo the finished {old.rows[0].planned.id}, "
         "though the file asks the same; changed: weight_decay: 0.2 -> 0.1; set the old value, or "
         "pass --accept-changed"
     )
     assert command_line.main([str(sweep), *places]) == 2
-    start.refuse(new, sweep.parent / "runs", accept_changed=True)
+    refuse(new, sweep.parent / "runs", accept_changed=True)
 
 
 def changed_defaults(**changes: object) -> dict[str, object]:
@@ -138,7 +139,7 @@ def test_new_data_in_the_file_is_no_changed_default(small_study: Path, tmp_path:
     sweep = write_small(tmp_path / "copy", text)
     plan = plan_of(sweep)
     assert [row.state.name for row in plan.rows] == ["planned", "planned"]
-    start.refuse(plan, sweep.parent / "runs", accept_changed=False)
+    refuse(plan, sweep.parent / "runs", accept_changed=False)
 
 
 def test_a_saved_plan_is_known_again(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipa_scaling import rundir
-from clipa_scaling.plan import sweep_folder
+from clipa_scaling.keptplan import sweep_folder
 
 PREFIX = "clipa"
 # intent: written before sbatch, which may or may not have happened. recorded: its job's id is

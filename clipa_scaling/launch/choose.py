@@ -49,7 +49,7 @@ def choose_runs(
     wanted = []
     rows = sorted(zip(plan.rows, statuses, strict=True), key=lambda pair: -pair[0].cost.train_flops)
     for row, status in rows:
-        if not wants(row.planned) or status.is_alive:
+        if not wants(row.planned) or status.is_alive or row.is_settled:
             continue
         run = RunDir(runs / row.planned.id)
         ask = ask_for(row, plan.sweep.resources, plan.sweep.slurm, limits.minutes)

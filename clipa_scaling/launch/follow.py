@@ -77,9 +77,13 @@ class Launcher:
 
     def look(self, queue: Queue) -> Round:
         """Every run as it stands; what another sweep has in the queue counts as there."""
-        plan = make_plan(self.sweep, self.runs)
-        statuses = read_statuses(plan, self.runs, load_all_batches(self.runs), queue)
-        return Round(plan, statuses, queue, self.wants)
+        while True:
+            plan = make_plan(self.sweep, self.runs)
+            statuses = read_statuses(plan, self.runs, load_all_batches(self.runs), queue)
+            # Made again after the look: what tuning has found with the runs that it saw over.
+            before, self.sweep = self.sweep, self.sweep.again()
+            if [run.id for run in before.grid.runs] == [run.id for run in self.sweep.grid.runs]:
+                return Round(plan, statuses, queue, self.wants)
 
     def submit_due(self, found: Round, batches: Sequence[Batch], again: bool) -> None:
         """Submit what is due, and note it in the round."""
@@ -217,6 +221,8 @@ def explain_failures(found: Round, launcher: Launcher) -> list[str]:
     batches = load_batches(launcher.runs, launcher.sweep.name)
     for status in found.statuses:
         if status.state not in ("failed", "diverged", "lost"):
+            continue
+        if status.state == "diverged" and status.planned.trial:  # a result, as tuning goes
             continue
         refusal = launcher.why_not(status, batches)
         left = f"; not tried again: {refusal}" if refusal else ""

@@ -143,7 +143,7 @@ def test_other_prompts_of_a_set_stand_beside_the_old_and_the_warning_goes(
     copied.write_text(SMALL.replace("a large {}", "there is a large {}"))
     assert call(copied, "--collect") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 done runs were evaluated on other sets or with other prompts" in said
+    assert "2 done runs were evaluated on other sets, at other sizes or with other prompts" in said
     assert f"python -m clipa_scaling.sweep {copied} --evaluate" in said
     assert call(copied, "--evaluate", "--cluster", "inline") == 0
     assert "warning: 2 done runs" not in " ".join(capsys.readouterr().out.split())

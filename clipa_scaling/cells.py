@@ -151,8 +151,7 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
     leaves = runs[~runs.index.isin(runs["parent"])].copy()
-    if "stage" in leaves:
-        leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
+    leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
     for name, column in (("pipeline_flops", "train_flops"), ("pipeline_hours", "gpu_hours")):
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()

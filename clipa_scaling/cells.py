@@ -197,8 +197,7 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
     trained = runs[runs["kind"].fillna("") != "evaluate"]
     leaves = trained[~trained.index.isin(trained["parent"])].copy()
-    if "stage" in leaves:
-        leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
+    leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
     for name, column in PIPELINE_COSTS.items():
         leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
     return leaves.reset_index()

@@ -183,6 +183,7 @@ def test_a_pipeline_costs_its_whole_ancestry() -> None:
         {
             "run": ["a", "b", "c", "d", None],
             "parent": ["", "a", "b", "gone", ""],
+            "stage": ["pretrain", "first", "second", "first", "pretrain"],
             "train_flops": [1.0, 2.0, 4.0, 8.0, 16.0],
             "gpu_hours": [10.0, 20.0, 40.0, 80.0, 160.0],
             "gpu_hours_used": [0.5, 0.25, 0.125, 1.0, 1.0],
@@ -200,6 +201,9 @@ def test_a_pipeline_costs_its_whole_ancestry() -> None:
     assert pipelines["pipeline_flops"].isna().tolist() == [False, True], (
         "an ancestor is not in the table"
     )
+    tried = runs.assign(stage=["pretrain", "first", "tune", "first", "pretrain"])
+    left = sum_pipelines({"runs": tried})["run"].tolist()
+    assert left == ["d"], "a run that tunes a field is nobody's pipeline"
     branch = runs[:2].assign(kind="decay", samples=[40, 20], decay_samples=[0, 4])
     of_trunk = sum_pipelines({"runs": branch})["pipeline_flops"].tolist()
     assert of_trunk == [2 + 16 / 40], "of its trunk, what was before the branch"

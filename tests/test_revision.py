@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,21 @@ def test_a_snapshot_holds_the_package_and_runs_by_itself(tmp_path: Path) -> None
     said = subprocess.run(command, cwd=snapshot, capture_output=True, text=True, check=True).stdout
     assert said.split()[0] == str(snapshot / "clipa_scaling")
     assert said.split()[1:] == revision.find_revision().split()
+
+
+def test_asking_for_the_revision_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run killed while it asks leaves a lock that no commit gets past."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("text")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    os.utime(tmp_path / "file", (1, 1))  # what git would note in its index
+    monkeypatch.setattr(revision, "PACKAGE", tmp_path)
+    before = (tmp_path / ".git/index").read_bytes()
+    assert len(revision.ask_git()) == 12
+    assert (tmp_path / ".git/index").read_bytes() == before
 
 
 def test_runs_are_launched_from_the_snapshot_and_record_the_revision(small_study: Path) -> None:

@@ -4,80 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from small_sweep import kill_tree, run_sweep, start_sweep, wait_until, write_small
+from tuned_sweep import HEAD, Loss, bowl, end_all, end_run, load, of, rates, tuned_text
 
-from clipa_scaling.cells import name_lines
+from clipa_scaling.cells import CELL, name_lines
 from clipa_scaling.collect import collect
 from clipa_scaling.grid import Planned
-from clipa_scaling.plan import Plan, make_plan, plan_to_json
-from clipa_scaling.rundir import write_json
-from clipa_scaling.sweepfile import load_sweep
+from clipa_scaling.plan import plan_to_json
 from clipa_scaling.tunetable import make_tuned
-from clipa_scaling.yamlfile import SweepError
-
-HEAD = """\
-name: tuned
-data:
-  train: scenes
-  pairs: 1_000
-  store_px: 16
-  evals:
-    scenes: {path: scenes, task: classify, pairs: 200, seed: 1, prompts: ["a large {}"]}
-    held_out: {path: scenes, task: retrieve, pairs: 150, seed: 2}
-fixed: {model: T32/8, samples: 1_024, batch_size: 64, warmup_samples: 256, text_tokens: 8}
-axes: {image_tokens: [1, 4]}
-resources: {gpu: cpu-core}
-"""
-TUNE = "tune: {{lr: {{over: [1e-3, 2e-3, 4e-3], at_samples: 250, per: [image_tokens]{more}}}}}\n"
-Loss = Callable[[Planned], float]
-
-
-def tuned_text(more: str = "", rest: str = "") -> str:
-    return HEAD + TUNE.format(more=f", {more}" if more else "") + rest
-
-
-def load(folder: Path, text: str) -> Plan:
-    return make_plan(load_sweep(write_small(folder, text), folder / "runs/.packs"), folder / "runs")
-
-
-def of(plan: Plan, stage: str) -> list[Planned]:
-    return [row.planned for row in plan.rows if row.planned.spec.stage == stage]
-
-
-def rates(plan: Plan, stage: str) -> list[tuple[int, float]]:
-    return [(run.spec.image_tokens, run.spec.lr) for run in of(plan, stage)]
-
-
-def end_run(runs: Path, run: Planned, value: float, measure: str = "loss") -> None:
-    """Leave what a run leaves that ends with a value of a measure; infinity: it diverged."""
-    folder = runs / run.id
-    folder.mkdir(parents=True)
-    if math.isinf(value):
-        state = {"state": "diverged", "samples": 64, "reason": "spiked", "attempt": 1}
-        return write_json(folder / "state.json", state)
-    [item] = [item for item in run.spec.evals if (item.task == "retrieve") == (measure == "loss")]
-    row = {"samples": run.spec.samples, "set": item.name, "fingerprint": item.benchmark}
-    row |= {"protocol": "common", "name": measure, "value": value, "n": 150}
-    write_json(folder / "evals.json", {"rows": [row]})
-    write_json(folder / "done.json", {"samples": run.spec.samples, "attempt": 1, "loss": 1.0})
-
-
-def end_all(folder: Path, text: str, stage: str, loss: Loss, measure: str = "loss") -> Plan:
-    """End the runs of a stage that are not over; the plan after."""
-    for run in of(load(folder, text), stage):
-        if not (folder / "runs" / run.id).exists() and not run.waits:
-            end_run(folder / "runs", run, loss(run), measure)
-    return load(folder, text)
-
-
-def bowl(lowest: float, curvature: float = 0.1) -> Loss:
-    return lambda run: 3 + curvature * math.log(run.spec.lr / lowest) ** 2
 
 
 def test_before_any_run_all_is_planned_and_priced_and_cells_wait(tmp_path: Path) -> None:
@@ -236,63 +175,9 @@ def test_a_line_of_a_figure_is_not_named_by_what_was_tuned() -> None:
         | {"lr": [1e-3, 2e-3, 3e-3], "tuned": ["lr", "lr", ""], "before": "", "samples": 1}
         | {"image_reduction": "resize"}
     )
-    columns = {name: None for name in load_columns() if name not in cells}
+    columns = {name: None for name in CELL if name not in cells}
     lines = name_lines(cells.assign(**columns))
     assert lines.tolist() == ["S/16, lr=tuned", "S/16, lr=tuned", "S/16, lr=0.003"]
-
-
-def load_columns() -> list[str]:
-    from clipa_scaling.cells import CELL
-
-    return CELL
-
-
-WRONG = {
-    "over: [1e-3, 2e-3]": "tune.lr.over: 2 values make no parabola; allowed: 3 or more",
-    "over: [1e-3, 0, 2e-3]": "tune.lr.over.1: 0.0 is not positive; allowed: above 0",
-    "over: [1e-3, 4e-3, 2e-3]": "tune.lr.over.2: 0.002 does not rise above 0.004; allowed: rising",
-    "over: [1e-3, 4e-3, x]": "lr='x' is not allowed; allowed: a value of type float",
-    "per: [model]": "tune.lr.per.0: model is no axis; allowed: image_tokens",
-    "at_samples: 2048": "2,048 is more than the 1,024 samples of T32/8 at image_tokens=1",
-    "measure: acuracy": "tune.lr.measure: 'acuracy' is no measure; nearest: accuracy",
-    "extend: -1": "tune.lr.extend: -1; allowed: 0 or more",
-    "seeds: [0, 0]": "tune.lr.seeds.1: 0 stands twice; remove one",
-    "transfer_samples: 100": "100 is not above at_samples; allowed: more than 250, or 0",
-    "until: 3": "tune.lr.until: unknown key; allowed: over",
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_block_is_one_line_with_its_place(tmp_path: Path, wrong: str) -> None:
-    body = {"over": "[1e-3, 2e-3, 4e-3]", "at_samples": "250", "per": "[image_tokens]"}
-    key, _, value = wrong.partition(": ")
-    lines = "".join(f"    {name}: {told}\n" for name, told in (body | {key: value}).items())
-    with pytest.raises(SweepError) as caught:
-        load(tmp_path, HEAD + "tune:\n  lr:\n" + lines)
-    assert WRONG[wrong] in str(caught.value) and "\n" not in str(caught.value)
-    number = int(str(caught.value).split(":")[1])
-    assert (HEAD + "tune:\n  lr:\n" + lines).splitlines()[number - 1].strip().startswith(key)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("axes: {", "axes: {lr: [1e-3, 2e-3], ", "tune.lr: is an axis too"),
-        ("{lr: {over", "{seed: {over", "tune.seed: is no field that can be tuned"),
-        ("  evals:\n", "  evals: {}\n", "tune.lr: has nothing to judge by; add an evaluation set"),
-        (", per: [image_tokens]", "", "tune.lr: has no per; allowed: over, at_samples, per"),
-        ("name: tuned\n", "name: tuned\nstages: {tune: {kind: decay, parent: pretrain}}\n",
-         "stages.tune: is the name of tuning's own runs"),
-    ],
-)  # fmt: skip
-def test_a_block_that_does_not_fit_the_file_is_one_line(
-    tmp_path: Path, before: str, after: str, said: str
-) -> None:
-    text = tuned_text().replace(before, after, 1)
-    if "evals: {}" in after:
-        text = "".join(line for line in text.splitlines(True) if "seed: " not in line)
-    with pytest.raises(SweepError, match=said):
-        load(tmp_path, text)
 
 
 def test_a_short_run_without_the_evaluation_is_named_not_guessed(tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ LAYERS = (
     ("sweepfile",),
     ("plan", "published", "fit"),
     ("collect", "show", "cells"),
-    ("inverse",),
+    ("compared", "multiplier"),
+    ("censored", "resample"),
+    ("slopes",),
+    ("verdict",),
+    ("inverse", "worlds"),
     ("launch",),
     ("advise",),
     ("figures",),
@@ -55,7 +59,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("train.loggers",),
     "textblob": ("train.tagging",),
     "nltk": ("train.tagging",),
-    "scipy": ("cells", "fit", "inverse", "advise"),
+    "scipy": ("cells", "fit", "censored", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

@@ -33,7 +33,11 @@ LAYERS = (
     ("refuse",),
     ("exclusions", "pipelines", "intervals", "benchmark_json"),
     ("paired", "provenance"),
-    ("inverse",),
+    ("compared", "multiplier"),
+    ("censored", "resample"),
+    ("slopes",),
+    ("verdict",),
+    ("inverse", "worlds"),
     ("launch",),
     ("advise",),
     ("figures",),
@@ -61,7 +65,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
     "wandb": ("train.loggers",),
     "textblob": ("train.tagging",),
     "nltk": ("train.tagging",),
-    "scipy": ("cells", "optimum", "intervals", "fit", "inverse", "advise"),
+    "scipy": ("cells", "optimum", "intervals", "censored", "fit", "inverse", "advise"),
 }
 
 LONGEST_FILE, LONGEST_FUNCTION = 310, 60

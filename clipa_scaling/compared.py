@@ -1,0 +1,211 @@
+"""Tables -> the runs that are compared over sizes, lengths and samples, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clipa_scaling.cells import CELL, check_one_benchmark, main_measure
+from clipa_scaling.models import load_model
+from clipa_scaling.schema import TableError
+
+SEARCHES = ("tune", "transfer")  # stages that look for a learning rate: no part of the grid
+LENGTHS = ("image_tokens", "text_tokens")
+SIZES = ("image_params", "text_params", "total_params", "nonembedding_params")
+# What a run of another size, length or sample count differs in anyhow.
+AXES = ("stage", "model", "samples")
+OWN, FROM = "", "start_"  # a finetune's own fields, and those of the run that it started from
+FOLLOWS = ("start_fingerprint",)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The runs of one comparison, a row each, and what they have in common.
+
+    runs: `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
+    (examples), `root` (the run that its ancestry begins with), `tuned`. full: tokens by model.
+    """
+
+    runs: pd.DataFrame
+    full: Mapping[str, int]
+    length: str
+    size: str
+    measure: str
+    eval_set: str
+    stage: str
+    settings: Mapping[str, str]
+
+
+def find_compared(
+    tables: dict[str, pd.DataFrame],
+    *,
+    measure: str | None = None,
+    eval_set: str | None = None,
+    stage: str | None = None,
+    length: str = "image_tokens",
+    size: str = "image_params",
+    full: int | None = None,
+) -> list[Compared]:
+    """The comparisons that a study holds: one for each combination of its other settings.
+
+    Only done, annealed runs count, at their end, under the `common` protocol at the training size;
+    neither those of the stages that search a rate, nor what exclusions leave out. stage: by default
+    the finetunes that nothing starts from, else the runs from scratch (pretrain and decay).
+    Finetunes stand at the length and samples of what they started from. full: the reference's
+    tokens; by default all of a masked picture, and of others the most that a patch has.
+    Raises TableError for a measure that is no fraction, or measured in several ways.
+    """
+    measure = measure or main_measure(tables)
+    runs = choose_stage(tables["runs"], stage)
+    evals = choose_evals(tables["evals"], runs, measure, eval_set)
+    joined = runs.merge(evals, on=["run", "samples"], validate="one_to_one")
+    known = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
+    starts = [find_start(known, run) for run in joined["run"]]
+    source = known.loc[[start for start, _ in starts]].reset_index()
+    frame = pd.DataFrame(
+        {
+            "model": joined["model"].astype(str).to_numpy(),
+            "size": source[size].astype(float),
+            "length": source[length].astype(int),
+            "samples": source["samples"].astype(int),
+            "seed": source["seed"].astype(int),
+            "value": joined["value"].astype(float).to_numpy(),
+            "n": joined["n"].astype(float).to_numpy(),
+            "root": [root for _, root in starts],
+            "tuned": source["tuned"].fillna("").astype(str),
+        }
+    )
+    settings = other_settings(joined, source, length)
+    found = []
+    for chosen, told in split(frame, settings):
+        rows = frame[chosen].drop_duplicates(["model", "length", "samples", "seed"])
+        found.append(
+            Compared(
+                same_size(rows.reset_index(drop=True), find_full(rows, source, length, full)),
+                find_full(rows, source, length, full),
+                length,
+                size,
+                measure,
+                str(evals["set"].iloc[0]) if len(evals) else "",
+                " and ".join(sorted(set(joined["stage"].astype(str)[chosen]))),
+                told,
+            )
+        )
+    return found
+
+
+def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
+    """Done runs of one stage, or of those from scratch, less what never enters a comparison."""
+    parents = set(runs.loc[runs["kind"].isin(["decay", "finetune"]), "parent"].dropna())
+    usable = runs[
+        (runs["state"] == "done") & runs["left_out"].isna() & ~runs["stage"].isin(SEARCHES)
+    ]
+    # A constant rate never came down: such a trunk is no model of its samples.
+    usable = usable[~((usable["schedule"] == "constant").fillna(False))]
+    if stage is not None:
+        return usable[usable["stage"] == stage]
+    tuned = usable[(usable["kind"] == "finetune") & ~usable["run"].isin(parents)]
+    if len(tuned):
+        return tuned[tuned["stage"] == tuned["stage"].value_counts().index[0]]
+    return usable[usable["kind"].isin(["pretrain", "decay"])]
+
+
+def choose_evals(
+    evals: pd.DataFrame, runs: pd.DataFrame, measure: str, eval_set: str | None
+) -> pd.DataFrame:
+    """One value a run and sample count: one set, protocol and size, the run's own first."""
+    chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
+    chosen = chosen[chosen["run"].isin(runs["run"]) & chosen["value"].notna()]
+    chosen = chosen[chosen["size"].fillna("training") != "full"]
+    common = chosen["protocol"] == "common"
+    if common.any():
+        chosen = chosen[common]
+    if eval_set is None and len(chosen):
+        eval_set = str(chosen["set"].iloc[0])
+    chosen = chosen[chosen["set"] == eval_set]
+    check_one_benchmark(chosen)
+    if not chosen["value"].between(0, 1).all():
+        raise TableError(
+            f"evals: measure={measure} is no fraction in [0, 1]; allowed: accuracy, or recalls "
+            "such as text_to_image_r1"
+        )
+    chosen = chosen.sort_values("by", na_position="first", kind="stable")
+    chosen = chosen.drop_duplicates(["run", "samples"])
+    return chosen[["run", "samples", "set", "value", "n"]]
+
+
+def find_start(runs: pd.DataFrame, run: str) -> tuple[str, str]:
+    """The run from scratch that a run goes back to, and the run that all begins with."""
+    start, at = run, run
+    while at in runs.index and runs.at[at, "kind"] == "finetune" and has_parent(runs, at):
+        at = str(runs.at[at, "parent"])
+        start = at if at in runs.index else start
+    while at in runs.index and has_parent(runs, at):
+        at = str(runs.at[at, "parent"])
+    return start, at
+
+
+def has_parent(runs: pd.DataFrame, run: str) -> bool:
+    parent = runs.at[run, "parent"]
+    return not pd.isna(parent) and parent != ""
+
+
+def other_settings(joined: pd.DataFrame, source: pd.DataFrame, length: str) -> pd.DataFrame:
+    """All fields of the runs but the axes of the comparison, and of what finetunes started from."""
+    names = [name for name in CELL if name not in (*AXES, *FOLLOWS)]
+    own = joined[names].reset_index(drop=True).astype("string").fillna("")
+    if (joined["run"].to_numpy() == source["run"].to_numpy()).all():
+        return own.drop(columns=length)
+    before = source[[name for name in names if name != length]].astype("string").fillna("")
+    return pd.concat([own, before.add_prefix(FROM)], axis=1)
+
+
+def split(
+    frame: pd.DataFrame, settings: pd.DataFrame
+) -> Iterator[tuple[pd.Series, Mapping[str, str]]]:
+    """The rows of each comparison and what tells it apart.
+
+    Those are the fields that differ between runs of one size, length, sample count and seed: such
+    runs are no repetitions. What differs only along the axes, as a rate that was tuned, stays.
+    """
+    if frame.empty:
+        return
+    cells = [frame[name] for name in ("model", "length", "samples", "seed")]
+    counts = settings.groupby(cells, dropna=False).nunique()
+    names = [name for name in settings if (counts[name] > 1).any()]
+    if not names:
+        yield pd.Series(True, index=frame.index), {}
+        return
+    for values, rows in settings.groupby(names, sort=False):
+        told = dict(zip(names, map(str, values), strict=True))
+        yield pd.Series(frame.index.isin(rows.index), index=frame.index), told
+
+
+def find_full(
+    rows: pd.DataFrame, source: pd.DataFrame, length: str, full: int | None
+) -> dict[str, int]:
+    """The reference's length for each model."""
+    models = list(dict.fromkeys(rows["model"]))
+    if full is not None:
+        return dict.fromkeys(models, full)
+    if length == "text_tokens":
+        return dict.fromkeys(models, int(rows["length"].max()))
+    found = {}
+    for model in models:
+        patch = load_model(model).patch
+        peers = [other for other in models if load_model(other).patch == patch]
+        of_peers = source.loc[rows.index[rows["model"].isin(peers)]]
+        masked = of_peers[(of_peers["image_reduction"] != "resize").fillna(False)]
+        sides = masked["image_size"].dropna().astype(int) // patch
+        most = sides[sides > 0].max() ** 2 if (sides > 0).any() else 0
+        found[model] = int(max(most, rows.loc[rows["model"].isin(peers), "length"].max()))
+    return found
+
+
+def same_size(rows: pd.DataFrame, full: Mapping[str, int]) -> pd.DataFrame:
+    """Each model's parameters at its longest length: under resize, position tables shrink."""
+    longest = rows.sort_values("length").groupby("model")["size"].last()
+    return rows.assign(size=rows["model"].map(longest).astype(np.float64))

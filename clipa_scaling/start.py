@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from clipa_scaling import rundir
-from clipa_scaling.extras import MissingPackage, check_loggers
+from clipa_scaling.extras import MissingPackage, check_loggers, check_tokenizers
 from clipa_scaling.finish import (
     FAILED,
     OK,
@@ -119,6 +119,7 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> N
         raise SweepError(plan.sweep.missing)
     try:
         check_loggers(row.planned.spec for row in plan.left)
+        check_tokenizers(row.planned.spec for row in plan.left)
     except MissingPackage as error:
         raise SweepError(f"{plan.sweep.path}: {error}") from None
     excess = over_budget(plan)

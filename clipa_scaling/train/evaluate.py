@@ -20,7 +20,7 @@ from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.ranks import count_wrong, share_caption, share_right
-from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, text_lengths
+from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, share_cut
 
 RANKS = (1, 5, 10)
 LOSS_BATCH = 256  # pairs; the loss grows with it, so not eval_batch, in which cells may differ
@@ -95,7 +95,7 @@ def classify(
     for protocol in setting.protocols:
         fills = templates(protocol, item.prompts)
         ids = encode_texts(
-            [fill(name) for name in name_classes(pack.class_names) for fill in fills]
+            [fill(name) for name in name_classes(pack.class_names) for fill in fills], setting.vocab
         )
         class_CE = encode_classes(model, ids, classes, setting)
         wrong_N = count_wrong(image_NE, class_CE, lambda rows: label_N1[rows] == class_1C, setting)
@@ -103,7 +103,7 @@ def classify(
             "protocol": protocol,
             "n": pack.count,
             "eval_image_tokens": image_tokens,
-            "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
+            "truncated": share_cut(ids, setting.text_tokens),
         }
         yield {**base, "name": "accuracy", **share_right(wrong_N, 1, classes)}
         yield {**base, "name": "accuracy_top5", **share_right(wrong_N, 5, classes)}
@@ -123,7 +123,7 @@ def retrieve(
     base = {
         "protocol": "common",
         "eval_image_tokens": image_tokens,
-        "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
+        "truncated": share_cut(ids, setting.text_tokens),
     }
     picture_M, text_M, caption_M = (
         torch.from_numpy(array).to(setting.device)

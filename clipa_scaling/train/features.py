@@ -21,7 +21,10 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is evaluated: sizes, batch and a check whether to stop, made between batches."""
+    """How a model is evaluated: sizes, batch and a check whether to stop, made between batches.
+
+    vocab: the WordPiece vocabulary of its text tower; empty is CLIP's BPE.
+    """
 
     image_size: int
     text_tokens: int
@@ -30,6 +33,7 @@ class Setting:
     device: torch.device
     autocast: bool
     should_stop: Callable[[], bool]
+    vocab: str = ""
 
     def go_on(self) -> None:
         """Raises StopRequested."""

@@ -29,7 +29,7 @@ class Request:
 
     needs: what makes a sample usable beside its picture. max_unreadable: the share of samples with
     a picture that may be lost. fingerprint: of the data at planning time. tagger: by which words
-    are classed too; empty is none.
+    are classed too; empty is none. vocab: the WordPiece vocabulary of its ids; empty is CLIP's BPE.
     """
 
     source: Source
@@ -38,6 +38,7 @@ class Request:
     max_unreadable: float
     fingerprint: str
     tagger: str = ""
+    vocab: str = ""
 
 
 def list_pieces(source: Source) -> list[Piece]:

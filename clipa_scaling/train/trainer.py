@@ -52,6 +52,7 @@ class Trainer:
                 device=self.device,
                 autocast=spec.precision == "bf16",
                 should_stop=lambda: self.agree_to_go_on(busy=True)[0],
+                vocab=self.stepper.batches.pack.vocab,
             ),
         )
         self.samples = 0

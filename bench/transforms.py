@@ -1,6 +1,6 @@
-"""What open_clip's transform makes of larger pictures than a run's: `python bench/transforms.py RUN`.
+"""What open_clip's transform makes of pictures larger than a run's: `transforms.py RUN_DIR`.
 
-RUN is a finished run. Drawn scenes of several sizes go through our packing and evaluation, and
+Drawn scenes of several sizes go through our packing and evaluation, and
 through open_clip's transform with each of its filters, to the run's weights: how far pictures are
 apart, in grey levels of 255; features, as 1 - cosine; and the accuracy of each. Half a minute.
 """
@@ -52,8 +52,9 @@ def as_png(picture: np.ndarray) -> bytes:
 @torch.no_grad()
 def main() -> None:
     spec, model = load_run(RunDir(Path(sys.argv[1])))
-    texts = cut_ids(encode_texts([f"a photo of a {name}" for name in CLASS_NAMES]), spec.text_tokens)
-    class_CE = make_unit(encode_text(model, torch.from_numpy(texts))[0])
+    prompts = encode_texts([f"a photo of a {name}" for name in CLASS_NAMES])
+    text_CT = torch.from_numpy(cut_ids(prompts, spec.text_tokens))
+    class_CE = make_unit(encode_text(model, text_CT)[0])
     print(f"{spec.model}, stored at {spec.store_px} px, evaluated at {spec.image_size} px")
     for factor in FACTORS:
         px = round(factor * spec.image_size)
@@ -69,7 +70,8 @@ def main() -> None:
             apart = LEVEL * float((ways[name] - ways["ours"]).abs().mean())
             turned = 1 - float((image_NE * features["ours"]).sum(dim=1).mean())
             right = (image_NE @ class_CE.T).argmax(dim=1).numpy() == label
-            print(f"{px:5} px  {name:9} {apart:5.1f} grey  {turned:8.1e}  {right.mean():6.1%} right")
+            numbers = f"{apart:5.1f} grey  {turned:8.1e}  {right.mean():6.1%} right"
+            print(f"{px:5} px  {name:9} {numbers}")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ except ImportError:
 else:
     sys.exit("clipa_scaling can be imported")
 
-import open_clip  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import open_clip
+import torch
+from PIL import Image
 
 
 @torch.no_grad()

@@ -1,13 +1,7 @@
-"""A run's exported folder is loaded by stock open_clip, to the same features and the same answers."""
+"""A run's exported folder is loaded by stock open_clip, to the same features and answers."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import sysconfig
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +9,19 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from make_data import ROOT, encode, run_pack, write_request
+from make_data import encode, run_pack, write_request
 from safetensors.torch import load_file
 from single_run import PX, TINY, pack_scenes, plan_run, train_run
+from stock_open_clip import ask_stock, run_export
 
 from clipa_scaling.correct import unpack_bits
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
-from clipa_scaling.rundir import RunDir, read_json
+from clipa_scaling.rundir import RunDir, make_run, read_json
 from clipa_scaling.source import Source
 from clipa_scaling.spec import EvalSet, RunSpec
 from clipa_scaling.train.ending import Refused
-from clipa_scaling.train.export import at_lengths, export, export_run
+from clipa_scaling.train.export import at_lengths, export, export_run, main
 from clipa_scaling.train.model import build_of, encode_pair, make_model, make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.positions import IMAGE_TABLE, TEXT_TABLE, make_codes
@@ -174,26 +169,6 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return train_run(plan_run(folder / "run", train, evals=(sets,), **how, **rate))
 
 
-def run_export(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipa_scaling.train.export", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
-
-def ask_stock(folder: Path, pictures: Path, *prompts: str) -> dict[str, Any]:
-    """What stock open_clip says, in a process that cannot import this package."""
-    site = [sysconfig.get_paths()["purelib"]]
-    found = find_spec("transformers")  # perhaps installed elsewhere
-    if found is not None and found.origin is not None:
-        site.append(str(Path(found.origin).parents[1]))
-    script = str(Path(__file__).with_name("stock_zero_shot.py"))
-    words = [os.pathsep.join(site), str(folder), str(pictures), *prompts]
-    command = [sys.executable, "-I", "-S", script, *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found_json: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found_json
-
-
 def test_stock_open_clip_gives_the_runs_own_answers(
     trained: RunDir, pictures: Path, tmp_path: Path
 ) -> None:
@@ -231,18 +206,26 @@ def test_larger_pictures_differ_by_what_resizing_does(trained: RunDir, tmp_path:
     assert torch.allclose(*features, rtol=0, atol=1e-5)
 
 
-def test_mistakes_are_refused_in_one_line(trained: RunDir, tmp_path: Path) -> None:
+def test_mistakes_are_refused_in_one_line(
+    trained: RunDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     there, missing = tmp_path / "there", tmp_path / "missing"
     there.mkdir()
-    fresh = plan_run(tmp_path / "fresh", pack_scenes(tmp_path / "pack", 64, 1))
+    fresh = RunDir(tmp_path / "fresh")
+    make_run(fresh, read_json(trained.spec))
     for words, message in (
-        ((str(trained.path), str(there)), f"{there}: exists; allowed: a folder that does not"),
-        ((str(missing), str(there / "x")), f"{missing}: is no run; allowed: a run that is done"),
-        ((str(fresh.path), str(there / "x")), f"{fresh.path}: is planned; allowed: a run that is"),
+        ((trained.path, there), f"{there}: exists; allowed: a folder that does not"),
+        ((missing, there / "x"), f"{missing}: is no run; allowed: a run that is done"),
+        ((fresh.path, there / "x"), f"{fresh.path}: is planned; allowed: a run that is"),
+        ((trained.path, there / "x", "--size", "20"), "--size 20 is no multiple of patch 8"),
     ):
-        done = run_export(*words)
-        assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
-        assert done.stderr.count("\n") == 1
+        monkeypatch.setattr("sys.argv", ["export", *map(str, words)])
+        assert main() == 2
+        said = capsys.readouterr().err
+        assert said.startswith(message) and said.count("\n") == 1
     assert not list(there.iterdir()), "nothing is left behind"
 
 

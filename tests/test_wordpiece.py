@@ -1,4 +1,4 @@
-"""WordPiece ids: open_clip's own, packed apart from CLIP's, cut and reduced without an end token."""
+"""WordPiece ids: open_clip's own, packed apart from CLIP's, cut and reduced without an end."""
 
 from __future__ import annotations
 
@@ -153,9 +153,7 @@ def test_a_vocabulary_is_named_by_its_content(tmp_path: Path) -> None:
         ([*PIECES, *map(str, range(100, 32_100))], "pieces; allowed: up to 32,000"),
     ],
 )
-def test_what_is_no_vocabulary_is_refused(
-    pieces: list[str], message: str, tmp_path: Path
-) -> None:
+def test_what_is_no_vocabulary_is_refused(pieces: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         name_pack("x", write_vocabulary(tmp_path, pieces))
 

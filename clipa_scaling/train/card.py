@@ -26,8 +26,8 @@ model, _, transform = open_clip.create_model_and_transforms("local-dir:FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:FOLDER")
 ```
 
-Pictures of {size} px, texts of {text} tokens{changed}. The transform takes the shorter side to {size} px
-and the centre square, bicubic.
+Pictures of {size} px, texts of {text} tokens{changed}. The transform takes the shorter side
+to {size} px and the centre square, bicubic.
 """
 
 

@@ -74,8 +74,8 @@ def at_lengths(spec: RunSpec, size: int, text_tokens: int) -> RunSpec:
     for (name, value), allowed in UNKNOWN.items():
         if getattr(spec, name) == value:
             raise Refused(
-                f"{name}={value} has no word in open_clip's configuration, so that it would compute "
-                f"other features; allowed: {allowed}"
+                f"{name}={value} has no word in open_clip's configuration, so that other "
+                f"features would come out; allowed: {allowed}"
             )
     patch = load_model(spec.model).patch
     size, text_tokens = size or spec.image_size, text_tokens or spec.text_tokens

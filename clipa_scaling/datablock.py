@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from clipa_scaling.packrequest import Needs, PackRequest, WordPiecePacks
 from clipa_scaling.source import (
     SCENES_CLASSES,
     DataError,
@@ -18,7 +18,6 @@ from clipa_scaling.source import (
 )
 from clipa_scaling.spec import EvalSet, SpecError
 from clipa_scaling.taggers import name_tagger
-from clipa_scaling.vocabulary import find_vocabulary, name_pack, read_vocabulary
 from clipa_scaling.weights import fingerprint_starts, locate_start
 from clipa_scaling.yamlfile import Document, Where
 
@@ -30,27 +29,6 @@ LABELLED_KEYS = ("path", "prompts", "classes", *SOURCE_KEYS)
 EVAL_KEYS = ("path", "task", "prompts", *SOURCE_KEYS)
 WORDNET_ID, IMAGENET_CLASSES = re.compile(r"n\d{8}"), 1_000
 DEFAULT_PROMPTS = ["a photo of a {}"]
-
-Needs = Literal["captions", "labels"]
-
-
-@dataclass(frozen=True)
-class PackRequest:
-    """A data set to decode once, the folder that will hold it, and where the file asks for it.
-
-    tagger: what tells the words' classes, where runs need them; see taggers.py. vocab: the
-    WordPiece vocabulary of its ids; empty is CLIP's BPE.
-    """
-
-    place: str
-    folder: Path
-    fingerprint: str
-    source: Source
-    store_px: int
-    needs: Needs
-    max_unreadable: float
-    tagger: str = ""
-    vocab: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +47,6 @@ class DataBlock:
         self.document, self.packs = document, packs
         self.missing: str | None = None
         self.requests: list[PackRequest] = []
-        self.in_wordpiece: dict[Path, PackRequest] = {}
         self.tokenizers: set[str] = set()
         body = document.check_keys(("data",), document.values["data"], DATA_KEYS)
         for needed in ("train", "store_px"):
@@ -86,7 +63,9 @@ class DataBlock:
         self.max_unreadable = share
         self.train = self.request(("data", "train"), body, "captions")
         self.tagger = document.check_scalar(("data", "tagger"), body.get("tagger", ""), str)
-        self.vocab = document.check_scalar(("data", "vocab"), body.get("vocab", ""), str)
+        vocab = document.check_scalar(("data", "vocab"), body.get("vocab", ""), str)
+        asked = str(document.path.resolve().parent / vocab) if vocab else ""
+        self.wordpiece = WordPiecePacks(packs, asked)
         self.labelled = self.read_labelled(body.get("labelled"))
         self.evals = [
             self.read_eval(("data", "evals", name), str(name), entry)
@@ -108,47 +87,12 @@ class DataBlock:
         given |= {"data_fingerprint": chosen.fingerprint, "pack": str(chosen.folder)}
         self.tokenizers.add(values.get("tokenizer", "clip"))
         if values.get("tokenizer") == "wordpiece":
-            given |= self.wordpiece_fields(given)
+            given = self.wordpiece.fields(given, self.requests)
+            if self.wordpiece.fault:
+                place = ("data", "vocab") if self.wordpiece.asked else ("data",)
+                said = str(self.document.error(place, self.wordpiece.fault))
+                self.missing = self.missing or said
         return given | self.starts(values)
-
-    def wordpiece_fields(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The same fields for WordPiece ids: packs of their own for captions and for training."""
-        packs = {str(pack.folder): pack for pack in self.requests}
-        found = dict(given)
-        if given["pack"] in packs:
-            train = self.rename(packs[given["pack"]])
-            found |= {"data_fingerprint": train.fingerprint, "pack": str(train.folder)}
-        evals = []
-        for item in given["evals"]:
-            if item.pack in packs and packs[item.pack].needs == "captions":
-                pack = self.rename(packs[item.pack])
-                item = replace(item, pack=str(pack.folder), fingerprint=pack.fingerprint)
-            evals.append(item)
-        return found | {"evals": tuple(evals)}
-
-    def rename(self, pack: PackRequest) -> PackRequest:
-        """A pack as it goes with the WordPiece vocabulary, in a folder of its own."""
-        if pack.folder not in self.in_wordpiece:
-            digits = "missing"
-            if self.vocabulary is not None:
-                digits = name_pack(pack.fingerprint, self.vocabulary)
-            folder = self.packs / f"{digits}-{pack.needs}"
-            renamed = replace(pack, folder=folder, fingerprint=digits, vocab=str(self.vocabulary))
-            self.in_wordpiece[pack.folder] = renamed
-        return self.in_wordpiece[pack.folder]
-
-    @cached_property
-    def vocabulary(self) -> Path | None:
-        """The WordPiece vocabulary; one that cannot be had is noted in `missing`."""
-        where = ("data", "vocab") if self.vocab else ("data",)
-        asked = self.vocab and str(self.document.path.resolve().parent / self.vocab)
-        try:
-            found = find_vocabulary(asked).resolve()
-            read_vocabulary(found)
-        except DataError as error:
-            self.missing = self.missing or str(self.document.error(where, str(error)))
-            return None
-        return found
 
     def starts(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Where the towers' first weights lie, relative paths made whole, and what they are."""
@@ -176,12 +120,7 @@ class DataBlock:
         packs = {pack.folder: pack for pack in self.requests}
         if self.train.folder in packs:
             packs[self.train.folder] = self.train
-        for folder, pack in self.in_wordpiece.items():
-            if pack.fingerprint != "missing":
-                packs[pack.folder] = replace(pack, tagger=packs[folder].tagger)
-            if self.tokenizers == {"wordpiece"}:
-                del packs[folder]
-        return tuple(packs.values())
+        return self.wordpiece.add(packs, alone=self.tokenizers == {"wordpiece"})
 
     def read_labelled(self, body: Any) -> Labelled | None:
         """The pictures that `objective: classify` learns from; None where the file has none."""

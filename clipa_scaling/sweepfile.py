@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipa_scaling.datablock import DataBlock, PackRequest
+from clipa_scaling.datablock import DataBlock
 from clipa_scaling.grid import Grid, make_grid
+from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.spec import nearest
 from clipa_scaling.yamlfile import Document, load_document

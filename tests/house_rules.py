@@ -22,7 +22,7 @@ LAYERS = (
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
     ("taggers", "vocabulary", "weights"),
-    ("train", "yamlfile"),
+    ("train", "packrequest", "yamlfile"),
     ("stage", "resources", "datablock"),
     ("grid",),
     ("sweepfile",),

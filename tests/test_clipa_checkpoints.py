@@ -228,6 +228,7 @@ def tiny_config() -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_a_folder_is_finetuned_by_a_sweep_and_exported(tmp_path: Path) -> None:
     write_data(tmp_path, 16)
     save_release(tmp_path, tiny_config(), tmp_path / "words")

@@ -26,9 +26,10 @@ from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting, StopRequested
 from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import make_model, make_unit
-from clipa_scaling.train.pack import check_pieces, load_request, make_head
+from clipa_scaling.train.pack import check_pieces, make_head
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import write_part
+from clipa_scaling.train.pieces import load_request
 from clipa_scaling.train.tokenize import encode_texts
 
 SETTING = Setting(8, 8, 4, ("common",), torch.device("cpu"), False, should_stop=lambda: False)

@@ -164,9 +164,9 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     test = Pack.open(labels)
     train = pack_scenes(folder / "train", 4_000, 3)
     sets = EvalSet("pngs", "classify", str(labels), test.fingerprint, PROMPTS)
-    how = {"batch_size": 64, "samples": 64 * 200, "text_tokens": 12, "crop_min_area": 1.0}
-    rate = {"lr": 3e-3, "warmup_samples": 640, "checkpoint_every_samples": 0}
-    return train_run(plan_run(folder / "run", train, evals=(sets,), **how, **rate))
+    how: dict[str, Any] = {"batch_size": 64, "samples": 64 * 200, "warmup_samples": 640}
+    how |= {"lr": 3e-3, "text_tokens": 12, "crop_min_area": 1.0, "checkpoint_every_samples": 0}
+    return train_run(plan_run(folder / "run", train, evals=(sets,), **how))
 
 
 def test_stock_open_clip_gives_the_runs_own_answers(
@@ -203,7 +203,7 @@ def test_larger_pictures_differ_by_what_resizing_does(trained: RunDir, tmp_path:
     assert apart < 1e-6 < worse, "stored at the evaluation size, bicubic is what packing does"
     with torch.no_grad():
         features = [make_unit(model.eval().encode_image(x)) for x in (ours, theirs)]
-    assert torch.allclose(*features, rtol=0, atol=1e-5)
+    assert torch.allclose(features[0], features[1], rtol=0, atol=1e-5)
 
 
 def test_mistakes_are_refused_in_one_line(

@@ -17,7 +17,6 @@ from clipa_scaling.resolve import resolve
 from clipa_scaling.source import DataError, Source, fingerprint
 from clipa_scaling.spec import SpecError
 from clipa_scaling.sweepfile import load_sweep
-from clipa_scaling.train import wordpiece
 from clipa_scaling.train.pack import pack
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.reduce import reduce_ids
@@ -25,7 +24,7 @@ from clipa_scaling.train.tagging import ADJECTIVE, NOUN, OTHER
 from clipa_scaling.train.tokenize import cut_ids, encode_counted, encode_texts, share_cut
 from clipa_scaling.train.tokenize import text_lengths as lengths
 from clipa_scaling.train.words import WordClasses, decode_words
-from clipa_scaling.vocabulary import find_vocabulary, name_pack
+from clipa_scaling.vocabulary import name_pack
 from clipa_scaling.yamlfile import SweepError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -132,60 +131,6 @@ def test_words_are_joined_pieces(vocab: str) -> None:
     classes = WordClasses(known.__getitem__, vocab).of(ids)
     assert not classes[0].any() and classes[1, :5].tolist() == [0, NOUN, NOUN, OTHER, 0]
     assert classes[2].tolist() == [0, *[ADJECTIVE] * 75, 0]
-
-
-# Vocabularies
-
-
-def test_a_vocabulary_is_named_by_its_content(tmp_path: Path) -> None:
-    first, second = write_vocabulary(tmp_path / "a"), write_vocabulary(tmp_path / "b")
-    same = name_pack("x", first)
-    assert name_pack("x", second) == same != name_pack("y", first)
-    write_vocabulary(tmp_path / "b", [*PIECES, "more"])
-    assert name_pack("x", second) != same
-
-
-@pytest.mark.parametrize(
-    ("pieces", "message"),
-    [
-        (["[UNK]", "[PAD]", "[CLS]", "[SEP]"], r"begins with '\[UNK\]', and padding is id 0"),
-        (["[PAD]", "a"], r"has no \[UNK\], \[CLS\], \[SEP\]"),
-        ([*PIECES, *map(str, range(100, 32_100))], "pieces; allowed: up to 32,000"),
-    ],
-)
-def test_what_is_no_vocabulary_is_refused(pieces: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=message):
-        name_pack("x", write_vocabulary(tmp_path, pieces))
-
-
-def test_without_the_hub_the_way_out_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tests run with HF_HUB_OFFLINE; an empty cache is what a new machine has."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match=r"^tokenizer: wordpiece needs vocab.txt of bert-base-unc"):
-        find_vocabulary("")
-    with pytest.raises(DataError, match=f"^{tmp_path}/no.txt: no such vocabulary; allowed: data"):
-        find_vocabulary(f"{tmp_path}/no.txt")
-
-
-def test_a_vocabulary_in_the_hubs_cache_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = tmp_path / "models--bert-base-uncased"
-    path = write_vocabulary(hub / "snapshots" / "abc")
-    (hub / "refs").mkdir()
-    (hub / "refs" / "main").write_text("abc")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert find_vocabulary("") == path
-
-
-def test_without_the_library_the_way_out_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
-    with pytest.raises(DataError, match=r"pip install 'clipa_scaling\[wordpiece\]'"):
-        wordpiece.WordPiece(str(write_vocabulary(tmp_path)))
 
 
 # Sweeps and packs

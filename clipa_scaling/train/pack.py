@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from clipa_scaling.rundir import read_json, write_bytes, write_json
-from clipa_scaling.source import DataError, Source, fingerprint
+from clipa_scaling.source import DataError, fingerprint
 from clipa_scaling.taggers import classes_mark
 from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
 from clipa_scaling.train.part import LISTED, read_classed, write_part
-from clipa_scaling.train.pieces import Piece, Request, list_pieces
+from clipa_scaling.train.pieces import Piece, Request, list_pieces, load_request
 from clipa_scaling.train.progress import show_progress
 from clipa_scaling.vocabulary import FILE, find_vocabulary, name_pack
 
@@ -72,22 +72,6 @@ def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
     if not is_packed:
         write_json(pack_dir / "pack.json", head)
     remove_remains(pack_dir, started)
-
-
-def load_request(pack_dir: Path) -> Request:
-    """The request in a folder; keys it does not need, such as the folder, are for others."""
-    values = read_json(pack_dir / "request.json")
-    if values is None:
-        raise DataError(f"{pack_dir}: has no request.json; launch the sweep, which writes it")
-    return Request(
-        source=Source(**values["source"]),
-        store_px=values["store_px"],
-        needs=values["needs"],
-        max_unreadable=values["max_unreadable"],
-        fingerprint=values["fingerprint"],
-        tagger=values.get("tagger", ""),
-        vocab=values.get("vocab", ""),
-    )
 
 
 def is_whole(pack_dir: Path, head: Mapping[str, Any], request: Request) -> bool:

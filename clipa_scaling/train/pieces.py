@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipa_scaling.rundir import read_json
 from clipa_scaling.source import DataError, Source, list_pictures, list_shards
 from clipa_scaling.train.shards import (
     Example,
@@ -39,6 +40,22 @@ class Request:
     fingerprint: str
     tagger: str = ""
     vocab: str = ""
+
+
+def load_request(pack_dir: Path) -> Request:
+    """The request in a folder; keys it does not need, such as the folder, are for others."""
+    values = read_json(pack_dir / "request.json")
+    if values is None:
+        raise DataError(f"{pack_dir}: has no request.json; launch the sweep, which writes it")
+    return Request(
+        source=Source(**values["source"]),
+        store_px=values["store_px"],
+        needs=values["needs"],
+        max_unreadable=values["max_unreadable"],
+        fingerprint=values["fingerprint"],
+        tagger=values.get("tagger", ""),
+        vocab=values.get("vocab", ""),
+    )
 
 
 def list_pieces(source: Source) -> list[Piece]:

@@ -6,8 +6,9 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from clipa_scaling.packrequest import Needs, PackRequest, WordPiecePacks
 from clipa_scaling.source import (
     SCENES_CLASSES,
     DataError,
@@ -18,35 +19,16 @@ from clipa_scaling.source import (
 )
 from clipa_scaling.spec import EvalSet, SpecError
 from clipa_scaling.taggers import name_tagger
-from clipa_scaling.weights import OPEN_CLIP, fingerprint_starts
+from clipa_scaling.weights import fingerprint_starts, locate_start
 from clipa_scaling.yamlfile import Document, SweepError, Where
 
 SOURCE_KEYS = {"id": str, "caption": str, "label": str, "pairs": int, "seed": int}
 DATA_KEYS = (
-    "train", "store_px", "max_unreadable", "tagger", "labelled", "evals", *SOURCE_KEYS,
+    "train", "store_px", "max_unreadable", "tagger", "vocab", "labelled", "evals", *SOURCE_KEYS,
 )  # fmt: skip
 LABELLED_KEYS = ("path", "prompts", "classes", *SOURCE_KEYS)
 EVAL_KEYS = ("path", "task", "prompts", "images", *SOURCE_KEYS)
 DEFAULT_PROMPTS = ["a photo of a {}"]
-
-Needs = Literal["captions", "labels"]
-
-
-@dataclass(frozen=True)
-class PackRequest:
-    """A data set to decode once, the folder that will hold it, and where the file asks for it.
-
-    tagger: what tells the words' classes, where runs need them; see taggers.py.
-    """
-
-    place: str
-    folder: Path
-    fingerprint: str
-    source: Source
-    store_px: int
-    needs: Needs
-    max_unreadable: float
-    tagger: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +47,7 @@ class DataBlock:
         self.document, self.packs = document, packs
         self.missing: str | None = None
         self.requests: list[PackRequest] = []
+        self.tokenizers: set[str] = set()
         body = document.check_keys(("data",), document.values["data"], DATA_KEYS)
         for needed in ("train", "store_px"):
             if needed not in body:
@@ -80,6 +63,9 @@ class DataBlock:
         self.max_unreadable = share
         self.train = self.request(("data", "train"), body, "captions")
         self.tagger = document.check_scalar(("data", "tagger"), body.get("tagger", ""), str)
+        vocab = document.check_scalar(("data", "vocab"), body.get("vocab", ""), str)
+        asked = str(document.path.resolve().parent / vocab) if vocab else ""
+        self.wordpiece = WordPiecePacks(packs, asked)
         self.labelled = self.read_labelled(body.get("labelled"))
         self.evals = self.read_evals(("data", "evals"), body.get("evals", {}))
 
@@ -96,14 +82,20 @@ class DataBlock:
         elif values.get("text_reduction") == "syntax":
             given["word_classes"] = self.ask_for_classes()
         given |= {"data_fingerprint": chosen.fingerprint, "pack": str(chosen.folder)}
+        self.tokenizers.add(values.get("tokenizer", "clip"))
+        if values.get("tokenizer") == "wordpiece":
+            given = self.wordpiece.fields(given, self.requests)
+            if self.wordpiece.fault:
+                place = ("data", "vocab") if self.wordpiece.asked else ("data",)
+                said = str(self.document.error(place, self.wordpiece.fault))
+                self.missing = self.missing or said
         return given | self.starts(values)
 
     def starts(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Where the towers' first weights lie, relative paths made whole, and what they are."""
         found = {name: values.get(name, "") for name in ("image_start", "text_start")}
         for name, start in found.items():
-            if start and not start.startswith(OPEN_CLIP):
-                found[name] = str(self.document.path.resolve().parent / start)
+            found[name] = locate_start(start, self.document.path.resolve().parent)
         try:
             named = fingerprint_starts(found["image_start"], found["text_start"])
         except DataError as error:
@@ -125,7 +117,7 @@ class DataBlock:
         packs = {pack.folder: pack for pack in self.requests}
         if self.train.folder in packs:
             packs[self.train.folder] = self.train
-        return tuple(packs.values())
+        return self.wordpiece.add(packs, alone=self.tokenizers == {"wordpiece"})
 
     def read_labelled(self, body: Any) -> Labelled | None:
         """The pictures that `objective: classify` learns from; None where the file has none."""

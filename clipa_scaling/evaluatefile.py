@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from clipa_scaling.datablock import PackRequest
 from clipa_scaling.evaluation import Asked
+from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.sweepfile import Sweep, read_evaluation
 from clipa_scaling.yamlfile import SweepError, load_document
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from clipa_scaling.cost import Cost
 from clipa_scaling.counts import image_flops, text_flops
-from clipa_scaling.datablock import PackRequest
 from clipa_scaling.evaluation import FULL, full_tokens, parts_of
 from clipa_scaling.models import load_model
+from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.rundir import read_json
 from clipa_scaling.source import SCENES_CLASSES, list_pictures
 from clipa_scaling.spec import EvalSet, RunSpec

@@ -27,6 +27,16 @@ def check_loggers(specs: Iterable[RunSpec]) -> None:
             )
 
 
+def check_tokenizers(specs: Iterable[RunSpec]) -> None:
+    """Raise MissingPackage where captions are to be WordPiece ids, which no package here makes."""
+    asked = any(spec.tokenizer == "wordpiece" for spec in specs)
+    if asked and not is_installed("tokenizers"):
+        raise MissingPackage(
+            "tokenizer: wordpiece needs tokenizers, which is not installed; pip install "
+            "'clipa_scaling[wordpiece]'"
+        )
+
+
 def is_installed(package: str) -> bool:
     """Whether it could be imported; a mere folder of that name, as W&B leaves, is no package."""
     found = importlib.util.find_spec(package)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipa_scaling import rundir
-from clipa_scaling.extras import MissingPackage, check_loggers
+from clipa_scaling.extras import MissingPackage, check_loggers, check_tokenizers
 from clipa_scaling.keptplan import changed_defaults
 from clipa_scaling.plan import Plan, PlanRow, over_budget
 from clipa_scaling.rundir import RunDir
@@ -18,6 +18,7 @@ def refuse(plan: Plan, runs: Path, accept_changed: bool, here: bool = True) -> N
         raise SweepError(plan.sweep.missing)
     try:
         check_loggers(row.planned.spec for row in plan.left)
+        check_tokenizers(row.planned.spec for row in plan.left)
     except MissingPackage as error:
         raise SweepError(f"{plan.sweep.path}: {error}") from None
     excess = over_budget(plan)

@@ -52,7 +52,9 @@ def estimate_noise(runs: pd.DataFrame, cell: pd.Series, seed_sd: float | None) -
     counts = runs.groupby(cell)["y"].transform("size").to_numpy()
     repeats = len(runs) - cell.nunique()
     if repeats == 0:
-        told = "one seed a cell: its noise is unknown, and intervals hold that of the examples alone"
+        told = (
+            "one seed a cell: its noise is unknown, and intervals hold that of the examples alone"
+        )
         return Noise(np.zeros(len(runs)), binomial, 0.0, clusters, "parametric", told)
     squares = (runs["y"] - runs.groupby(cell)["y"].transform("mean")) ** 2
     pooled = float(squares.sum()) / repeats

@@ -27,6 +27,7 @@ def resolve(values: Mapping[str, Any]) -> RunSpec:
         raise SpecError("model", str(error)) from None
     resolved = dict(values)
     resolved["image_size"] = check_image(values, model.patch)
+    resolved.setdefault("vocab_size", VOCABULARIES[values.get("tokenizer", "clip")])
     check_numbers(values)
     check_slices(values)
     check_project(values.get("wandb", ""))
@@ -163,6 +164,7 @@ def check_together(spec: RunSpec, model: Model) -> None:
         message = f"full_px={spec.full_px} is no multiple of patch {model.patch} of {spec.model}"
         near = max(model.patch, round(spec.full_px / model.patch) * model.patch)
         raise SpecError("full_px", f"{message}; nearest: {near}")
+    check_ends(spec)
     if spec.logit_bias_init and spec.objective != "siglip":
         message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
         raise SpecError("logit_bias_init", f"{message}; leave it out")
@@ -196,6 +198,14 @@ def check_origin(spec: RunSpec) -> None:
     if spec.fresh_weights and not (starts or spec.parent):
         message = "fresh_weights is for runs that start from other weights"
         raise SpecError("fresh_weights", f"{message}; leave it out")
+
+
+def check_ends(spec: RunSpec) -> None:
+    """WordPiece ids have no end token; SpecError for what needs one."""
+    for name, allowed in {"text_pool": "last", "text_pad": "seen"}.items():
+        if spec.tokenizer == "wordpiece" and (got := getattr(spec, name)) != allowed:
+            message = f"{name}={got} needs an end token, which tokenizer=wordpiece has not"
+            raise SpecError(name, f"{message}; allowed: {allowed}")
 
 
 def check_classify(spec: RunSpec) -> None:

@@ -126,7 +126,9 @@ class RunSpec:
 
     stage: str = beside("pretrain", "the stage's name in the sweep file")
     gpus: int = beside(1, "devices of one run")
-    image_start: str = beside("", "the image tower's first weights: open_clip:MODEL/TAG or a file")
+    image_start: str = beside(
+        "", "image tower's first weights: open_clip:MODEL/TAG, folder or file"
+    )
     text_start: str = beside("", "the text tower's, likewise; from one source: the scale's too")
     micro_batch: int = beside(0, "pairs a device holds at once; 0: what its memory should hold")
     grad_checkpointing: bool = beside(False, "recompute activations: less memory, one more forward")

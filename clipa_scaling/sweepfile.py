@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clipa_scaling.datablock import DataBlock, PackRequest
+from clipa_scaling.datablock import DataBlock
 from clipa_scaling.evaluation import Asked
 from clipa_scaling.grid import Grid, make_grid
+from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.resources import Budget, Resources, Slurm, read_resources, read_slurm
 from clipa_scaling.spec import nearest
 from clipa_scaling.tune import tune_cells

@@ -108,7 +108,12 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     if len(verdict.slopes):
         console.print(slope_table(verdict))
     lines = [verdict.noise]
-    if not compared.runs["tuned"].str.split(" | ", regex=False).map(lambda names: "lr" in names).all():
+    if (
+        not compared.runs["tuned"]
+        .str.split(" | ", regex=False)
+        .map(lambda names: "lr" in names)
+        .all()
+    ):
         lines.append("lr was not tuned in every cell: a rate that fits some cells less can make, or "
                      "hide, a trend (docs/tuning.md)")  # fmt: skip
     for item in verdict.answers:
@@ -122,7 +127,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 def multiplier_table(verdict: Verdict) -> Table:
     """m with its 95 % interval: a row for each length and sample count, a column for each model."""
     length = verdict.compared.length
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="m, times the samples", title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title="m, times the samples", title_justify="left"
+    )
     table.add_column(label(length), justify="right")
     table.add_column("D", justify="right")
     shown = verdict.multipliers.assign(
@@ -149,7 +156,10 @@ def slope_table(verdict: Verdict) -> Table:
     for name in ("path", label(verdict.compared.length), *scales, "values", "bounds"):
         table.add_column(name, justify="left" if name == "path" else "right")
     for (path, tokens), rows in verdict.slopes.groupby(["path", "length"], sort=False):
-        of = {row.scale: f"{row.slope:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in rows.itertuples()}
+        of = {
+            row.scale: f"{row.slope:.3f} [{row.low:.3f}, {row.high:.3f}]"
+            for row in rows.itertuples()
+        }
         name = "pooled" if tokens == POOLED else f"{tokens}"
         first = rows.iloc[0]
         cells = (of[scale] for scale in scales)

@@ -23,9 +23,10 @@ from clipa_scaling.train import features
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting
 from clipa_scaling.train.model import make_model
-from clipa_scaling.train.pack import check_pieces, load_request, make_head
+from clipa_scaling.train.pack import check_pieces, make_head
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import write_part
+from clipa_scaling.train.pieces import load_request
 
 SETTING = Setting(8, 8, 4, ("common",), torch.device("cpu"), False, should_stop=lambda: False)
 REAL = replace(SETTING, image_size=16, text_tokens=10)

@@ -15,10 +15,11 @@ from clipa_scaling.rundir import write_json
 from clipa_scaling.source import Source
 from clipa_scaling.train.data import Batch, Batches
 from clipa_scaling.train.order import Order
-from clipa_scaling.train.pack import check_pieces, load_request, make_head
+from clipa_scaling.train.pack import check_pieces, make_head
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import write_part
 from clipa_scaling.train.pictures import crop_boxes, resize_one
+from clipa_scaling.train.pieces import load_request
 
 PX, COUNT = 24, 40
 TOKENIZE = SimpleTokenizer()

@@ -26,9 +26,10 @@ from rich.console import Console
 from clipa_scaling.rundir import read_json, write_json
 from clipa_scaling.source import DataError, Source
 from clipa_scaling.train import progress
-from clipa_scaling.train.pack import load_request, pack
+from clipa_scaling.train.pack import pack
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.part import PixelWriter
+from clipa_scaling.train.pieces import load_request
 
 SHARDS, PAIRS, PX = 6, 60, 32
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa_scaling import rundir
-from clipa_scaling.datablock import PackRequest
+from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.taggers import classes_mark
 from clipa_scaling.yamlfile import SweepError
 

@@ -101,19 +101,19 @@ class Batches:
         pictures, ids = self.pack.gather(index, PACKED_LENGTH)
         sample_B = torch.arange(position, position + self.batch_size)[self.rows]
         picture_BHWC, box_B4, upsampled = self.crops.of(pictures, sample_B)
-        lengths = text_lengths(ids)
+        kept = self.reduce(index, ids, sample_B)
+        real_B = text_lengths(kept)
         return Batch(
             picture_BHWC=picture_BHWC,
-            text_BT=self.reduce(index, ids, sample_B),
+            text_BT=torch.from_numpy(kept),
             sample_B=sample_B,
-            text_real=float(np.minimum(lengths, self.text_tokens).mean()),
-            text_truncated=float((lengths > self.text_tokens).mean()),
+            text_real=float(real_B.mean()),
+            text_truncated=float((real_B < text_lengths(ids)).mean()),
             upsampled=upsampled,
             box_B4=box_B4,
         )
 
-    def reduce(self, index: np.ndarray, ids: np.ndarray, sample_B: torch.Tensor) -> torch.Tensor:
+    def reduce(self, index: np.ndarray, ids: np.ndarray, sample_B: torch.Tensor) -> np.ndarray:
         """(B, T) int64 of packed ids, words dropped as `text_reduction` says."""
         classes = self.pack.gather_classes(index, self.tagger) if self.tagger else None
-        kept = reduce_ids(ids, self.text_tokens, self.text_reduction, self.seed, sample_B, classes)
-        return torch.from_numpy(kept)
+        return reduce_ids(ids, self.text_tokens, self.text_reduction, self.seed, sample_B, classes)

@@ -23,7 +23,7 @@ from clipa_scaling.train.loss import contrastive_loss
 from clipa_scaling.train.model import make_unit
 from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.ranks import count_wrong, share_caption, share_per_class, share_right
-from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, text_lengths
+from clipa_scaling.train.tokenize import PACKED_LENGTH, encode_texts, share_cut
 
 RANKS = (1, 5, 10)
 LOSS_BATCH = 256  # pairs; the loss grows with it, so not eval_batch, in which cells may differ
@@ -95,14 +95,14 @@ def classify(
     for protocol in setting.protocols:
         fills = templates(protocol, item.prompts)
         ids = encode_texts(
-            [fill(name) for name in name_classes(pack.class_names) for fill in fills]
+            [fill(name) for name in name_classes(pack.class_names) for fill in fills], setting.vocab
         )
         class_CE = encode_classes(model, ids, classes, setting)
         base = {
             "protocol": protocol,
             "evaluation": name_evaluation(pack, item.task, protocol, ids),
             "n": pack.count,
-            "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
+            "truncated": share_cut(ids, setting.text_tokens),
         }
         for size, (image_NE, image_tokens) in images.items():
             wrong_N = count_wrong(
@@ -128,7 +128,7 @@ def retrieve(
     base = {
         "protocol": "common",
         "evaluation": name_evaluation(pack, item.task, "common", ids),
-        "truncated": float((text_lengths(ids) > setting.text_tokens).mean()),
+        "truncated": share_cut(ids, setting.text_tokens),
     }
     for size, (image_NE, image_tokens) in images.items():
         here = {**base, "size": size, "eval_image_tokens": image_tokens}

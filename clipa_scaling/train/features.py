@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -25,7 +26,8 @@ class StopRequested(Exception):
 class Setting:
     """How a model is evaluated: sizes, batch and a check whether to stop, made between batches.
 
-    image_size: of training. sizes: at which of that and `full`.
+    image_size: of training. sizes: at which of that and `full`. vocab: the WordPiece vocabulary of
+    the text tower; empty is CLIP's BPE.
     """
 
     image_size: int
@@ -37,6 +39,7 @@ class Setting:
     should_stop: Callable[[], bool]
     sizes: tuple[EvalSize, ...] = ("training",)
     full: FullSize | None = None
+    vocab: str = ""
 
     def go_on(self) -> None:
         """Raises StopRequested."""
@@ -56,6 +59,7 @@ def setting_of(spec: RunSpec, device: torch.device, should_stop: Callable[[], bo
         should_stop=should_stop,
         sizes=spec.measured_sizes,
         full=full_size_of(spec),
+        vocab=Pack.open(Path(spec.pack)).vocab if spec.tokenizer == "wordpiece" else "",
     )
 
 

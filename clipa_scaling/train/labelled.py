@@ -51,7 +51,7 @@ class LabelledBatches:
         # Not `format`: braces are no placeholders to the sweep file, where `{}` is all it asks for.
         names = name_classes(pack.class_names)
         filled = [prompt.replace("{}", name) for prompt in prompts for name in names]
-        self.ids = encode_texts(filled).reshape(len(prompts), self.classes, -1)
+        self.ids = encode_texts(filled, pack.vocab).reshape(len(prompts), self.classes, -1)
 
     def at(self, position: int) -> Batch:
         """This rank's rows of the batch after `position` samples, and its share of the prompts."""
@@ -60,13 +60,14 @@ class LabelledBatches:
         pictures = self.pack.gather_pictures(index)
         picture_BHWC, box_B4, upsampled = self.crops.of(pictures, sample_B)
         ids = self.prompts_at(position)
-        lengths = text_lengths(ids)  # of all classes, hence the same on every rank
+        kept = cut_ids(ids, self.text_tokens)  # of all classes, hence the same on every rank
+        real_C = text_lengths(kept)
         return Batch(
             picture_BHWC=picture_BHWC,
-            text_BT=torch.from_numpy(cut_ids(ids[self.share()], self.text_tokens)),
+            text_BT=torch.from_numpy(kept[self.share()]),
             sample_B=sample_B,
-            text_real=float(np.minimum(lengths, self.text_tokens).mean()),
-            text_truncated=float((lengths > self.text_tokens).mean()),
+            text_real=float(real_C.mean()),
+            text_truncated=float((real_C < text_lengths(ids)).mean()),
             upsampled=upsampled,
             box_B4=box_B4,
             label_B=torch.from_numpy(self.pack.labels[index]),

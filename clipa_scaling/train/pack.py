@@ -22,14 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clipa_scaling.rundir import read_json, write_json
-from clipa_scaling.source import DataError, Source, fingerprint
+from clipa_scaling.rundir import read_json, write_bytes, write_json
+from clipa_scaling.source import DataError, fingerprint
 from clipa_scaling.taggers import classes_mark
 from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
 from clipa_scaling.train.part import LISTED, read_classed, write_part
-from clipa_scaling.train.pieces import Piece, Request, list_pieces
+from clipa_scaling.train.pieces import Piece, Request, list_pieces, load_request
 from clipa_scaling.train.progress import show_progress
+from clipa_scaling.vocabulary import FILE, find_vocabulary, name_pack
 
 HOPELESS = 1_000  # pictures, none of them usable: no need to read on to call it off
 LOSSES = ("unreadable", "no_picture")  # the second was never meant as a pair
@@ -58,6 +59,8 @@ def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
         check_losses(head, request)
         return
     pieces = [None] * len(head["parts"]) if is_packed else check_pieces(request)
+    if request.vocab and not is_packed:
+        write_bytes(pack_dir / FILE, Path(request.vocab).read_bytes())
     parts = make_parts(pack_dir, pieces, request, workers, share)
     if parts is None:
         return
@@ -72,26 +75,12 @@ def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
     remove_remains(pack_dir, started)
 
 
-def load_request(pack_dir: Path) -> Request:
-    """The request in a folder; keys it does not need, such as the folder, are for others."""
-    values = read_json(pack_dir / "request.json")
-    if values is None:
-        raise DataError(f"{pack_dir}: has no request.json; launch the sweep, which writes it")
-    return Request(
-        source=Source(**values["source"]),
-        store_px=values["store_px"],
-        needs=values["needs"],
-        max_unreadable=values["max_unreadable"],
-        fingerprint=values["fingerprint"],
-        tagger=values.get("tagger", ""),
-    )
-
-
 def is_whole(pack_dir: Path, head: Mapping[str, Any], request: Request) -> bool:
     """Whether a pack says it is finished and all its parts are there."""
     there = set(os.listdir(pack_dir))
     parts = range(len(head["parts"]))
     wanted = {part_path(pack_dir, n, what).name for n in parts for what in (*ARRAYS, "json")}
+    wanted |= {FILE} if request.vocab else set()
     return head["fingerprint"] == request.fingerprint and wanted <= there
 
 
@@ -114,6 +103,8 @@ def check_pieces(request: Request) -> list[Piece]:
     labels = {file.label for piece in pieces if isinstance(piece, tuple) for file in piece}
     name_classes(sorted(labels - {""}))  # refused before hours of decoding
     now = fingerprint(source, request.store_px)
+    if request.vocab:
+        now = name_pack(now, find_vocabulary(request.vocab))
     if now != request.fingerprint:
         raise DataError(
             f"{source.where}: fingerprint={now} is not the planned {request.fingerprint}, the data "

@@ -13,6 +13,7 @@ from clipa_scaling.rundir import read_json
 from clipa_scaling.source import DataError
 from clipa_scaling.taggers import classes_mark
 from clipa_scaling.train.tokenize import PACKED_LENGTH, cut_ids
+from clipa_scaling.vocabulary import FILE
 
 ARRAYS = ("pixels", "ids", "owner")
 OPEN_FILES = 384  # each memory map holds a file open, and 1,024 is a usual limit for a process
@@ -29,15 +30,21 @@ def classes_of(tagger: str) -> str:
     return f"classes-{tagger}"
 
 
+def vocabulary_of(folder: Path) -> str:
+    """The WordPiece vocabulary that a pack goes with, which lies in it; empty is CLIP's BPE."""
+    path = folder / FILE
+    return str(path) if path.exists() else ""
+
+
 class Pack:
     """Pictures and captions of a data set at one size; open with `Pack.open`.
 
     count: pictures. px: their side. part_sizes: (parts,) pictures in each part, some may be 0.
-    class_names: sorted; empty unless the pack was made for labels.
+    class_names: sorted; empty unless the pack was made for labels. vocab: see `vocabulary_of`.
     """
 
     def __init__(self, folder: Path, head: dict[str, Any]):
-        self.folder = folder
+        self.folder, self.vocab = folder, vocabulary_of(folder)
         self.count, self.px = int(head["pairs"]), int(head["store_px"])
         self.fingerprint: str = head["fingerprint"]
         self.class_names: list[str] = head["class_names"]

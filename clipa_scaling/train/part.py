@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from clipa_scaling.rundir import read_json, sync_folder, write_bytes, write_json
-from clipa_scaling.train.packed import ARRAYS, classes_of, part_path
+from clipa_scaling.train.packed import ARRAYS, classes_of, part_path, vocabulary_of
 from clipa_scaling.train.pieces import Piece, Request, name_piece, read_piece
 from clipa_scaling.train.shards import Example, Skipped
 from clipa_scaling.train.tagging import make_tagger
@@ -61,13 +61,13 @@ def write_classes(folder: Path, number: int, tagger: str) -> None:
     path = part_path(folder, number, classes_of(tagger))
     if not path.exists():
         ids = np.load(part_path(folder, number, "ids"))
-        write_array(path, make_classes(tagger).of(ids))
+        write_array(path, make_classes(tagger, vocabulary_of(folder)).of(ids))
 
 
 @cache
-def make_classes(tagger: str) -> WordClasses:
+def make_classes(tagger: str, vocab: str) -> WordClasses:
     """This process's, whose memory of words serves all its parts."""
-    return WordClasses(make_tagger(tagger))
+    return WordClasses(make_tagger(tagger), vocab)
 
 
 def pack_piece(folder: Path, number: int, piece: Piece, request: Request) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def pack_piece(folder: Path, number: int, piece: Piece, request: Request) -> dic
                 tally.add(item)
             else:
                 tally.skip(item)
-    ids, cut = encode_counted(tally.captions)
+    ids, cut = encode_counted(tally.captions, vocabulary_of(folder))
     write_array(part_path(folder, number, "ids"), ids)
     write_array(part_path(folder, number, "owner"), np.array(tally.owner, np.int32))
     part = {

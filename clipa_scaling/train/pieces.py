@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipa_scaling.rundir import read_json
 from clipa_scaling.source import (
     DataError,
     PictureFile,
@@ -36,7 +37,7 @@ class Request:
 
     needs: what makes a sample usable beside its picture. max_unreadable: the share of samples with
     a picture that may be lost. fingerprint: of the data at planning time. tagger: by which words
-    are classed too; empty is none.
+    are classed too; empty is none. vocab: the WordPiece vocabulary of its ids; empty is CLIP's BPE.
     """
 
     source: Source
@@ -45,6 +46,23 @@ class Request:
     max_unreadable: float
     fingerprint: str
     tagger: str = ""
+    vocab: str = ""
+
+
+def load_request(pack_dir: Path) -> Request:
+    """The request in a folder; keys it does not need, such as the folder, are for others."""
+    values = read_json(pack_dir / "request.json")
+    if values is None:
+        raise DataError(f"{pack_dir}: has no request.json; launch the sweep, which writes it")
+    return Request(
+        source=Source(**values["source"]),
+        store_px=values["store_px"],
+        needs=values["needs"],
+        max_unreadable=values["max_unreadable"],
+        fingerprint=values["fingerprint"],
+        tagger=values.get("tagger", ""),
+        vocab=values.get("vocab", ""),
+    )
 
 
 def list_pieces(source: Source) -> list[Piece]:

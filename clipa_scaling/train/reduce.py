@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from clipa_scaling.train.keyed import keyed_bits, keyed_uniform, make_key
-from clipa_scaling.train.tokenize import END, START, cut_ids, text_lengths
+from clipa_scaling.train.tokenize import END, cut_ids, has_end, text_lengths
 
 METHODS = ("truncate", "random", "block", "syntax")
 LAST = np.iinfo(np.int64).max  # sorts behind all that are words
@@ -23,7 +23,8 @@ def reduce_ids(
     """(M, tokens) int64: packed ids (M, 77) with as many of their word tokens as there is room for.
 
     Start and end are kept, the words' order too; the end follows the last word, zeros follow it. A
-    caption that fits is the same under every method. `classes` (M, 77), 0 for no word and 1 to 4
+    caption that fits is the same under every method. WordPiece's have no end, so that one more word
+    fits than `truncate` keeps, which is open_clip's. `classes` (M, 77), 0 for no word and 1 to 4
     for what is kept first to last, for `syntax`. Keyed by (seed, method, sample).
     """
     out = cut_ids(ids, tokens)
@@ -32,11 +33,14 @@ def reduce_ids(
     if method not in METHODS:
         allowed = ", ".join(METHODS)
         raise ValueError(f"text_reduction={method!r} is unknown; allowed: {allowed}")
-    words_M = text_lengths(ids) - 2
-    long = np.flatnonzero(words_M > tokens - 2)
+    around = 2 if has_end(ids) else 1  # tokens that are no words
+    if not has_end(ids):
+        out = ids[:, :tokens].astype(np.int64)
+    words_M, room = text_lengths(ids) - around, tokens - around
+    long = np.flatnonzero(words_M > room)
     if not long.size:
         return out
-    ids, words_M, room = ids[long], words_M[long], tokens - 2
+    ids, words_M = ids[long], words_M[long]
     sample_M = torch.as_tensor(sample_M)[torch.from_numpy(long)]
     if method == "block":
         kept = keep_span(seed, sample_M, words_M, room)
@@ -47,14 +51,9 @@ def reduce_ids(
         classes = classes[long]
         assert ((classes > 0).sum(axis=1) == words_M).all(), "classes of other captions"
         kept = keep_first(np.where(classes > 0, classes, 255), room)
-    out[long] = np.concatenate(
-        [
-            np.full((len(long), 1), START),
-            np.take_along_axis(ids, kept, axis=1),
-            np.full((len(long), 1), END),
-        ],
-        axis=1,
-    )
+    out[long, 1 : room + 1] = np.take_along_axis(ids, kept, axis=1)
+    if around == 2:
+        out[long, -1] = END
     return out
 
 

@@ -1,4 +1,4 @@
-"""Starting from released weights: open_clip's, or a file, each tower from its own if need be."""
+"""Starting from released weights: open_clip's, a folder or a file, each tower from its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from safetensors import SafetensorError
 from clipa_scaling.source import DataError
 from clipa_scaling.train.ending import Refused
 from clipa_scaling.train.fit_weights import part_of
-from clipa_scaling.weights import OPEN_CLIP, split_name
+from clipa_scaling.weights import (
+    ALLOWED,
+    CONFIG,
+    LOCAL_DIR,
+    OPEN_CLIP,
+    find_weights,
+    split_name,
+)
 
 UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, pickle.PickleError, SafetensorError)
 HEAD = "width of a head"  # no shape tells it, and weights mean nothing under another
@@ -33,15 +40,15 @@ def name_starts(image_start: str, text_start: str) -> dict[str, str]:
 def read_start(model: open_clip.CLIP, image_start: str, text_start: str) -> dict[str, torch.Tensor]:
     """The weights of each part from its start, named as in open_clip's CLIP.
 
-    A start is `open_clip:MODEL/TAG`, or a file: of open_clip's trainer, safetensors, the weights of
-    one of our checkpoints. `model`: what they are for, to tell where the released one uses them
-    otherwise.
+    A start is `open_clip:MODEL/TAG`, a folder that open_clip loads (`local-dir:` or not), or a
+    file: of open_clip's trainer, safetensors, the weights of one of our checkpoints. `model`: what
+    they are for, to tell where the released one uses them otherwise.
     """
     starts = name_starts(image_start, text_start)
     read: dict[str, torch.Tensor] = {}
     for start in dict.fromkeys(start for start in starts.values() if start):
         parts = [part for part in starts if starts[part] == start]
-        is_released = start.startswith(OPEN_CLIP)
+        is_released = start.startswith(OPEN_CLIP) or Path(start.removeprefix(LOCAL_DIR)).is_dir()
         weights = read_open_clip(model, start, parts) if is_released else read_file(start)
         for name, value in weights.items():
             name = name.removeprefix("text.")  # in a CustomTextCLIP the text tower has its own name
@@ -56,7 +63,10 @@ def read_file(start: str) -> dict[str, torch.Tensor]:
     """The weights of a local file, read by open_clip's own reader; Refused where it cannot."""
     kinds = "a .safetensors file, or a .pt of open_clip's trainer"
     if not Path(start).is_file():
-        raise Refused(f"{start}: no such file; allowed: {OPEN_CLIP}MODEL/TAG, {kinds}")
+        raise Refused(
+            f"{start}: no such file; allowed: {OPEN_CLIP}MODEL/TAG, {kinds}, or a folder that "
+            "open_clip loads"
+        )
     try:
         weights = dict(load_state_dict(start))
     except UNREADABLE as error:
@@ -69,12 +79,11 @@ def read_file(start: str) -> dict[str, torch.Tensor]:
 def read_open_clip(
     model: open_clip.CLIP, start: str, parts: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """The weights that open_clip has under a tag, from its cache or the hub; Refused otherwise.
+    """The weights that open_clip has under a tag or in a folder; Refused where it has none.
 
     Says where the parts wanted are used otherwise in the released model than in ours.
     """
-    name, tag = find_tag(start)
-    config, release = open_clip.get_model_config(name), open_clip.get_pretrained_cfg(name, tag)
+    name, tag, config, release = find_release(start)
     if config.get("quick_gelu") or release.get("quick_gelu"):
         raise Refused(
             f"{start}: was trained with QuickGELU, which no model here has; allowed: weights that "
@@ -84,12 +93,30 @@ def read_open_clip(
         with warnings.catch_warnings(action="ignore"):
             source = open_clip.create_model(name, pretrained=tag)
     except UNREADABLE as error:
-        raise Refused(
-            f"{start}: {first_line(error)}; allowed: a machine that reaches the hub, its cache "
-            "(HF_HOME) brought here, or a weights file"
-        ) from None
+        hub = "allowed: a machine that reaches the hub, its cache (HF_HOME) brought here, or a "
+        way_out = f"{hub}weights file" if tag else ALLOWED
+        raise Refused(f"{start}: {first_line(error)}; {way_out}") from None
     compare_use(model, source, start, [part for part in parts if part != "scale"])
     return dict(source.state_dict())
+
+
+def find_release(start: str) -> tuple[str, str | None, dict[str, Any], dict[str, Any]]:
+    """open_clip's name and tag of a start, no tag for a folder, and what it says of them.
+
+    Refused where there is none.
+    """
+    if start.startswith(OPEN_CLIP):
+        name, tag = find_tag(start)
+        return name, tag, open_clip.get_model_config(name), open_clip.get_pretrained_cfg(name, tag)
+    folder = start.removeprefix(LOCAL_DIR)
+    try:
+        find_weights(folder)
+        config = open_clip.get_model_config(LOCAL_DIR + folder)
+    except DataError as error:
+        raise Refused(str(error)) from None
+    except UNREADABLE as error:
+        raise Refused(f"{start}: {CONFIG}: {first_line(error)}; {ALLOWED}") from None
+    return LOCAL_DIR + folder, None, config, {}
 
 
 def find_tag(start: str) -> tuple[str, str]:

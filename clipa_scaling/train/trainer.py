@@ -123,7 +123,10 @@ class Trainer:
         self.samples = self.logged_at = saved.samples
 
     def compare_positions(self) -> None:
-        """Evaluate a child of another length before any step, under each treatment of positions."""
+        """Evaluate a child of other lengths before any step, under each treatment of positions.
+
+        And released weights of both towers also where no length changes.
+        """
         if not self.spec.evals or self.samples > 0:
             self.origin = None
             return
@@ -141,14 +144,15 @@ class Trainer:
         self.world.copy_first(self.model.parameters())
 
     def evaluate_treatments(self) -> list[dict[str, Any]]:
-        """Rows of the evals table at sample 0, none where no length changes or they are there."""
+        """Rows of the evals table at sample 0; none if they are there, or nothing is to be said."""
         rows: list[dict[str, Any]] = []
         if self.origin is None or any(row["samples"] == 0 for row in self.record.evals()):
             return rows
         pairs = self.origin.treatments(self.model)
-        for image, text in pairs if len(pairs) > 1 else ():
+        is_released = bool(self.spec.image_start and self.spec.text_start)
+        for image, text in pairs if len(pairs) > 1 or is_released else ():
             self.origin.load(self.model, image, text)
-            positions = f"image {image}, text {text}"
+            positions = f"image {image}, text {text}" if len(pairs) > 1 else "as they were"
             found = self.evaluator.evaluate(self.model, 0)
             rows += [{**row, "positions": positions} for row in found]
         return rows

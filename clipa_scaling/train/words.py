@@ -2,6 +2,7 @@
 
 A word is what CLIP's tokenizer splits a caption into before it looks for pieces: letters, one
 digit, a run of punctuation, or the end of a contraction, so that `it's 10!` are it, 's, 1, 0 and !.
+Of a WordPiece vocabulary it is what BERT's does: it, ', s, 10 and !, the pieces of a word joined.
 """
 
 from __future__ import annotations
@@ -11,42 +12,63 @@ from functools import cache
 import numpy as np
 
 from clipa_scaling.train.tagging import OTHER, Tagger
-from clipa_scaling.train.tokenize import END, MOST_WORDS, START, make_tokenizer, text_lengths
+from clipa_scaling.train.tokenize import (
+    END,
+    MOST_WORDS,
+    START,
+    has_end,
+    make_tokenizer,
+    text_lengths,
+)
+from clipa_scaling.train.wordpiece import WordPiece
 
 WORD_END = "</w>"
 
 
 @cache
-def read_vocabulary() -> tuple[tuple[bytes, ...], np.ndarray]:
-    """The bytes of every id, and (V,) bool: whether a word ends with it."""
-    pieces, ends = make_tokenizer().pieces(WORD_END)
-    return pieces, np.array(ends)
+def read_vocabulary(vocab: str = "") -> tuple[tuple[bytes, ...], np.ndarray, list[int]]:
+    """The bytes of every id, (V,) bool what it says of words, and the ids that are special.
+
+    CLIP's pieces say that a word ends with them, WordPiece's that they go on with one.
+    """
+    tokenizer = make_tokenizer(vocab)
+    if isinstance(tokenizer, WordPiece):
+        pieces, goes_on = tokenizer.pieces()
+        return pieces, np.array(goes_on), tokenizer.specials()
+    pieces, ends = tokenizer.pieces(WORD_END)
+    return pieces, np.array(ends), [START, END]
 
 
-def find_words(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_words(ids: np.ndarray, vocab: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(M, 77) bool thrice: where packed ids are of words, where words start, where they end.
 
     What is between the first start and the last end token is words; a start or end token that a
     caption spells is one too, and so is what packing has left of a last word.
     """
     place_T = np.arange(ids.shape[1])
-    last_M1 = text_lengths(ids)[:, None] - 2
+    last_M1 = text_lengths(ids)[:, None] - (2 if has_end(ids) else 1)
     inside = (place_T >= 1) & (place_T <= last_M1)
-    ends = inside & (read_vocabulary()[1][ids] | (place_T == last_M1))
-    starts = inside.copy()
-    starts[:, 2:] &= ends[:, 1:-1]
+    said = read_vocabulary(vocab)[1][ids]
+    if has_end(ids):
+        ends = inside & (said | (place_T == last_M1))
+        starts = inside.copy()
+        starts[:, 2:] &= ends[:, 1:-1]
+        return inside, starts, ends
+    starts = inside & (~said | (place_T == 1))
+    ends = inside & (place_T == last_M1)
+    ends[:, :-1] |= inside[:, :-1] & starts[:, 1:]
     return inside, starts, ends
 
 
-def decode_words(ids: np.ndarray) -> list[str]:
+def decode_words(ids: np.ndarray, vocab: str = "") -> list[str]:
     """The words of one packed caption, (77,), lower-cased as the tokenizer has them."""
-    starts, ends = (np.flatnonzero(mask[0]) for mask in find_words(ids[None])[1:])
-    return [decode(ids[start : end + 1]) for start, end in zip(starts, ends, strict=True)]
+    starts, ends = (np.flatnonzero(mask[0]) for mask in find_words(ids[None], vocab)[1:])
+    return [decode(ids[start : end + 1], vocab) for start, end in zip(starts, ends, strict=True)]
 
 
-def decode(ids: np.ndarray) -> str:
+def decode(ids: np.ndarray, vocab: str = "") -> str:
     """The letters of some ids; a letter cut in two by packing is a replacement mark."""
-    pieces = read_vocabulary()[0]
+    pieces = read_vocabulary(vocab)[0]
     return b"".join(pieces[number] for number in ids.tolist()).decode(errors="replace")
 
 
@@ -56,10 +78,11 @@ class WordClasses:
     Measured on 11,631 captions of 21 words, one core: 4 us a caption, warm.
     """
 
-    def __init__(self, tag: Tagger):
-        self.tag = tag
-        self.single_V = np.zeros(len(read_vocabulary()[0]), np.uint8)  # words that are one piece
-        self.single_V[[START, END]] = OTHER
+    def __init__(self, tag: Tagger, vocab: str = ""):
+        self.tag, self.vocab = tag, vocab
+        pieces, _, special = read_vocabulary(vocab)
+        self.single_V = np.zeros(len(pieces), np.uint8)  # words that are one piece
+        self.single_V[special] = OTHER
         self.longer: dict[bytes, int] = {}
 
     def of(self, ids: np.ndarray) -> np.ndarray:
@@ -67,7 +90,7 @@ class WordClasses:
 
         All pieces of a word have its class.
         """
-        inside, starts, ends = find_words(ids)
+        inside, starts, ends = find_words(ids, self.vocab)
         alone = starts & ends
         self.learn(np.unique(ids[alone]))
         classes = np.zeros(ids.shape, np.uint8)
@@ -81,7 +104,7 @@ class WordClasses:
     def learn(self, numbers: np.ndarray) -> None:
         """Ask for the words of one piece that were not met before."""
         for number in numbers[self.single_V[numbers] == 0]:
-            self.single_V[number] = self.tag(decode(number[None]))
+            self.single_V[number] = self.tag(decode(number[None], self.vocab))
 
     def look_up(self, ids: np.ndarray) -> int:
         """The class of a word of several pieces."""
@@ -90,5 +113,5 @@ class WordClasses:
         if known is None:
             if len(self.longer) >= MOST_WORDS:
                 self.longer.clear()
-            known = self.longer[key] = self.tag(decode(ids))
+            known = self.longer[key] = self.tag(decode(ids, self.vocab))
         return known

@@ -89,7 +89,7 @@ def test_an_evaluation_is_named_by_what_is_asked_and_not_of_which_model(tmp_path
 def test_another_class_name_or_tokenizer_is_another_evaluation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def tokenize_otherwise(texts: list[str]) -> np.ndarray:
+    def tokenize_otherwise(texts: list[str], vocab: str = "") -> np.ndarray:
         ids = encode_texts(texts)
         ids[-1, -1] = 1  # one token of one text, beyond the cut
         return ids

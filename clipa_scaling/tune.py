@@ -183,6 +183,8 @@ class Tuner:
         cell = group.first.copy()
         cell.set(tuning.field, value, where)
         self.first.apply_rules(cell)
+        for name, given in tuning.changes.items():
+            cell.set(name, given, (*tuning.where, "set", name))
         cell.set("seed", seed, (*tuning.where, "seeds"))
         cell.set("samples", samples, (*tuning.where, "at_samples"))
         for name in ("warmup_samples", "decay_samples"):

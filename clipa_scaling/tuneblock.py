@@ -10,10 +10,10 @@ from typing import Any
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, Ratio
 from clipa_scaling.scores import TASKS
 from clipa_scaling.spec import field_types, nearest, settable_fields
-from clipa_scaling.stage import Stage, typed
+from clipa_scaling.stage import Stage, read_fields, typed
 from clipa_scaling.yamlfile import Document, Where
 
-KEYS = ("over", "at_samples", "per", "measure", "extend", "seeds", "transfer_samples")
+KEYS = ("over", "at_samples", "per", "measure", "extend", "seeds", "transfer_samples", "set")
 LEAST_VALUES = 3
 TRANSFER = 4  # times at_samples: how much longer the runs are that check a tuned value
 
@@ -22,7 +22,8 @@ TRANSFER = 4  # times at_samples: how much longer the runs are that check a tune
 class Tuning:
     """One field to tune, checked; `measure` is empty where the file leaves the choice.
 
-    over: rising. transfer_samples: None where the file does not say.
+    over: rising. transfer_samples: None where the file does not say. changes: fields of the short
+    runs alone, such as a schedule that ends low where the cells' decay comes in a later stage.
     """
 
     field: str
@@ -33,6 +34,7 @@ class Tuning:
     extend: int
     seeds: tuple[int, ...]
     transfer_samples: int | None
+    changes: Mapping[str, Any]
 
     @property
     def where(self) -> Where:
@@ -143,6 +145,7 @@ def read_tuning(document: Document, first: Stage, field: str, body: Any) -> Tuni
         transfer_samples=None
         if longer is None
         else read_count(document, (*where, "transfer_samples"), longer, 0),
+        changes=read_changes(document, (*where, "set"), field, body.get("set", {})),
     )
 
 
@@ -162,6 +165,15 @@ def read_ladder(document: Document, where: Where, field: str, body: Any) -> tupl
         message = f"{len(values)} values make no parabola; allowed: {LEAST_VALUES} or more"
         raise document.error(where, message)
     return tuple(values)
+
+
+def read_changes(document: Document, where: Where, field: str, body: Any) -> Mapping[str, Any]:
+    """Fields of the short runs alone; what tuning itself decides is none of them."""
+    changes = read_fields(document, where, body)
+    for name in (field, "samples", "seed"):
+        if name in changes:
+            raise document.error((*where, name), "is tuning's own to say; remove it")
+    return changes
 
 
 def read_per(document: Document, where: Where, first: Stage, body: Any) -> tuple[str, ...]:

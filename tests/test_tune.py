@@ -43,6 +43,14 @@ def test_before_any_run_all_is_planned_and_priced_and_cells_wait(tmp_path: Path)
     assert runs.loc[runs["state"] == "blocked", "lr"].isna().all()
 
 
+def test_short_runs_may_have_a_schedule_of_their_own(tmp_path: Path) -> None:
+    """Cells that a later stage decays are tuned on runs that decay; the cells stay as they were."""
+    plan = load(tmp_path, tuned_text("set: {schedule: wsd, decay_samples: 512}"))
+    short = {(run.spec.schedule, run.spec.decay_samples) for run in of(plan, "tune")}
+    assert short == {("wsd", 128)}, "a quarter of the samples, so a quarter of the decay"
+    assert {run.spec.schedule for run in of(plan, "pretrain")} == {"cosine"}
+
+
 def test_a_tuned_cell_is_the_run_of_a_file_that_says_so(tmp_path: Path) -> None:
     text = tuned_text("transfer_samples: 0", "stages: {s: {kind: finetune, parent: pretrain}}\n")
     best = {1: 1.74e-3, 4: 2.36e-3}

@@ -20,6 +20,7 @@ WRONG = {
     "extend: -1": "tune.lr.extend: -1; allowed: 0 or more",
     "seeds: [0, 0]": "tune.lr.seeds.1: 0 stands twice; remove one",
     "transfer_samples: 100": "100 is not above at_samples; allowed: more than 250, or 0",
+    "set: {lr: 1e-3}": "tune.lr.set.lr: is tuning's own to say; remove it",
     "until: 3": "tune.lr.until: unknown key; allowed: over",
 }
 

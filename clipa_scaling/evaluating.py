@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clipa_scaling.collect import load_tables
 from clipa_scaling.evaluatefile import load_asked
-from clipa_scaling.evaluation import FULL, Asked, plan_evaluation
+from clipa_scaling.evaluation import FULL, Asked, asked_of, plan_evaluation
 from clipa_scaling.finish import OK, finish, shown
 from clipa_scaling.grid import Grid, Planned
 from clipa_scaling.measured import find_children, find_missing
@@ -35,13 +35,14 @@ class Missing:
 
     def lines(self) -> list[str]:
         """What is missing, a line for each evaluation, with how many runs lack it."""
-        lacking = Counter(
-            name for row in self.plan.rows for name in row.planned.spec.evaluations
-        )  # fmt: skip
+        lacking: Counter[tuple[str, str, str]] = Counter()
+        for row in self.plan.rows:
+            named = asked_of(row.planned.spec).evaluations()
+            for item, protocol, size in (named[name] for name in row.planned.spec.evaluations):
+                lacking[item.name, protocol, size] += 1
         return [
-            f"{item.name}: {protocol}, {self.name_size(size)}: {lacking[name]} of {self.done} runs"
-            for name, (item, protocol, size) in self.asked.evaluations().items()
-            if lacking[name]
+            f"{name}: {protocol}, {self.name_size(size)}: {count} of {self.done} runs"
+            for (name, protocol, size), count in lacking.items()
         ]
 
     def name_size(self, size: str) -> str:
@@ -53,7 +54,7 @@ def plan_missing(
 ) -> Missing:
     """The evaluation runs that a sweep's finished runs still need; `file`: what asks for them."""
     sweep = study.sweep
-    asked, packs = load_asked(sweep, file)
+    asked, speak, packs = load_asked(sweep, file)
     done = [
         row.planned
         for row in study.rows
@@ -62,9 +63,9 @@ def plan_missing(
     children = find_children(runs, (run.id for run in done))
     planned = []
     for run in done:
-        own = children.get(run.id, [])
-        for names in find_missing(asked, RunDir(runs / run.id), run.spec, own):
-            spec = plan_evaluation(run.id, run.spec, asked, names, STAGE)
+        own, theirs = children.get(run.id, []), speak(run.spec)
+        for names in find_missing(theirs, RunDir(runs / run.id), run.spec, own):
+            spec = plan_evaluation(run.id, run.spec, theirs, names, STAGE)
             planned.append(Planned(run_id(spec), spec, {}))
     needed = {item.pack for run in planned for item in run.spec.evals}
     todo = replace(

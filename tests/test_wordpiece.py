@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from make_data import write_shards
-from small_sweep import write_small
+from small_sweep import SMALL, write_small
 from test_tokenize import AWKWARD
 
+from clipa_scaling import sweep as command_line
+from clipa_scaling.collect import load_tables
 from clipa_scaling.resolve import resolve
 from clipa_scaling.source import DataError, Source, fingerprint
 from clipa_scaling.spec import SpecError
@@ -259,3 +261,38 @@ def test_a_mistake_is_placed_in_the_file(tmp_path: Path) -> None:
     path = write_sweep(tmp_path, SWEEP.replace("text_pool: last", "text_pool: eot"))
     with pytest.raises(SweepError, match="small.yaml:9: fixed.text_pool: text_pool=eot needs an"):
         load_sweep(path, tmp_path / "packs")
+
+
+# Evaluated later
+
+
+def test_captions_of_later_sets_are_packed_in_the_ids_of_the_run(
+    tmp_path: Path, vocab: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SMALL.replace("store_px: 16", f"store_px: 16\n  vocab: {vocab}")
+    text = text.replace("model: T32/8", "model: T32/8\n  tokenizer: wordpiece\n  text_pool: last")
+    text = text.replace("samples: 1_024", "samples: 128").replace("[resize, random]", "[resize]")
+    text = "".join(
+        line for line in text.splitlines(True) if not line.startswith(("rules", "  - {"))
+    )
+    sweep = write_small(tmp_path, text)
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+
+    def call(*options: str) -> str:
+        assert command_line.main([str(sweep), *options, "--cluster", "inline", *places]) == 0
+        return capsys.readouterr().out
+
+    call()
+    assert "nothing to evaluate" in call("--evaluate")
+    new = tmp_path / "new.yaml"
+    new.write_text("evals: {late: {path: scenes, task: retrieve, pairs: 64, seed: 9}}\n")
+    assert "late: common, training size: 1 of 1 runs" in call("--evaluate", str(new))
+    assert "nothing to evaluate" in call("--evaluate", str(new))
+    evals = load_tables(tmp_path / "results/small")["evals"]
+    late = evals[evals["set"] == "late"]
+    assert len(late) == 7 and late["by"].notna().all() and late["truncated"].notna().all()
+    [asked] = {
+        json.loads(path.read_text())["evals"][0]["pack"]
+        for path in (tmp_path / "runs").glob("evaluate-*/spec.json")
+    }
+    assert Pack.open(Path(asked)).vocab, "ids of CLIP's BPE would mean other words"

@@ -15,6 +15,7 @@ import open_clip
 import torch
 
 from clipa_scaling.correct import pack_clusters
+from clipa_scaling.source import DataError
 from clipa_scaling.spec import EVALUATOR, EvalSet
 from clipa_scaling.train.class_names import name_classes
 from clipa_scaling.train.features import Setting, encode_ids, encode_images
@@ -39,6 +40,11 @@ class Evaluator:
         for item, pack in self.sets:
             if item.task == "classify":
                 name_classes(pack.class_names)  # before the training, if it cannot be
+            elif read_vocab(pack.vocab) != read_vocab(setting.vocab):
+                raise DataError(
+                    f"{pack.folder}: set {item.name} is packed in the ids of another tokenizer than "
+                    "the run's; launch the sweep again, which packs it in the run's own"
+                )
 
     def evaluate(self, model: open_clip.CLIP, samples: int) -> list[dict[str, Any]]:
         """Rows of the evals table for a model that has seen `samples`; no masks, text truncated."""
@@ -55,6 +61,11 @@ class Evaluator:
         finally:
             model.train(training)
         return rows
+
+
+def read_vocab(path: str) -> bytes:
+    """What a vocabulary holds; nothing for CLIP's BPE."""
+    return Path(path).read_bytes() if path else b""
 
 
 def templates(protocol: str, prompts: tuple[str, ...]) -> list[Callable[[str], str]]:

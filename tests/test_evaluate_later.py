@@ -23,7 +23,7 @@ from clipa_scaling.grid import Planned
 from clipa_scaling.measured import find_children
 from clipa_scaling.models import load_model
 from clipa_scaling.plan import make_plan, over_budget
-from clipa_scaling.rundir import RunDir, make_run, read_json
+from clipa_scaling.rundir import RunDir, make_run, read_json, write_json
 from clipa_scaling.spec import run_id, spec_from_json, spec_to_json
 from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.yamlfile import SweepError
@@ -270,6 +270,24 @@ def test_a_stage_measures_and_is_no_cell(copied: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert call(copied, "--evaluate") == 0
     assert capsys.readouterr().out.startswith("nothing to evaluate: 2 done runs")
+
+
+def test_what_an_older_version_measured_is_measured_again(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one run nobody knows any more what its classes were called."""
+    path = sorted((copied.parent / "runs").glob("pretrain-*"))[0] / "evals.json"
+    rows = [{**row, "evaluation": None} for row in read_json(path)["rows"]]
+    write_json(path, {"rows": rows})
+    assert call(copied, "--collect") == 0
+    assert "--evaluate" in capsys.readouterr().out
+    assert call(copied, "--evaluate", "--cluster", "inline") == 0, capsys.readouterr()
+    assert len(children_of(copied)) == 1
+    tables = load_tables(copied.parent / "results/small")
+    assert summarise_cells(tables)["seeds"].tolist() == [1, 1]
+    run, evals = path.parent.name, tables["evals"]
+    ends = evals[(evals["run"] == run) & (evals["name"] == "accuracy") & (evals["samples"] == 1024)]
+    assert ends["evaluation"].notna().tolist() == [False, True] and ends["value"].nunique() == 1
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,8 @@ def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
     if whole.empty:
         return evals
     fingerprint, is_named = whole.index[-1]
-    return evals[(evals["fingerprint"] == fingerprint) & (evals["is_named"] == is_named)]
+    chosen: pd.DataFrame = evals[evals["fingerprint"] == fingerprint]
+    return chosen[chosen["is_named"] == is_named]
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:

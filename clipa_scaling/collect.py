@@ -61,8 +61,10 @@ def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     """How many done runs lack an evaluation at their end that the sweep file asks for."""
     done = {row.planned.id: row.planned.spec for row in plan.rows if row.state.name == "done"}
     evals = tables["evals"][tables["evals"]["positions"].isna()]
-    names = ("run", "samples", "fingerprint", "protocol", "size", "evaluator", "eval_image_tokens")
-    names += ("evaluation",)
+    names = (
+        "run", "samples", "fingerprint", "protocol", "size", "evaluator", "evaluation",
+        "eval_image_tokens",
+    )  # fmt: skip
     found: dict[str, set[str]] = {}
     for values in evals[list(names)].drop_duplicates().itertuples(index=False):
         row = {name: None if pd.isna(v) else v for name, v in zip(names, values, strict=True)}

@@ -21,7 +21,7 @@ LAYERS = (
     ("spec", "counts", "foreign"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve"),
-    ("taggers", "weights", "speed", "hours", "evaluation"),
+    ("taggers", "weights", "speed", "hours", "evaluation", "class_labels"),
     ("train", "yamlfile"),
     ("stage", "resources", "datablock"),
     ("grid",),

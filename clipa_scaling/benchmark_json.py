@@ -45,6 +45,9 @@ def make_results(tables: dict[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
     ends = runs[["run", "model", "samples"]].drop_duplicates("run")
     last = evals.merge(ends, on=["run", "samples"])
     last["size"] = last["size"].fillna("training")
+    # Of what an older version measured and a later one again, the later.
+    last = last.sort_values("evaluation", kind="stable", key=pd.Series.isna)
+    last = last.drop_duplicates(["run", "set", "fingerprint", "protocol", "size", "name"])
     results = {}
     for key, rows in last.groupby(["run", "set", "protocol", "size"], sort=False):
         run, name, protocol, size = map(str, key)

@@ -81,6 +81,13 @@ def here(work: Calibration, sweep: Sweep, cells: Sequence[Cell], jobs: int | Non
             f"{sweep.path}: resources.gpu={work.device} is not here: no GPU is visible; allowed: "
             "cpu-core, or a machine or cluster that has one"
         )
+    several = next((cell for cell in cells if cell.row.planned.spec.gpus > 1), None)
+    if several is not None:
+        raise SweepError(
+            f"{sweep.path}: {several.name} trains on gpus={several.row.planned.spec.gpus}, and "
+            "here each measurement has one; measure it with --cluster slurm, or others with "
+            "--only gpus=1"
+        )
     slots = find_slots(jobs)
     with lock(work.runs, sweep.name):
         is_over = measure_here(work, cells, slots if jobs else slots[:1])

@@ -58,7 +58,10 @@ def summarise_cells(
         chosen = chosen[common]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
-    chosen = take_one_way(chosen[chosen["set"] == eval_set])
+    chosen = chosen[chosen["set"] == eval_set]
+    # Of imported rows nobody knows the texts; that their benchmark is ours, somebody said.
+    imported = chosen["run"].isin(runs.loc[runs["imported"].notna(), "run"])
+    chosen = take_one_way(chosen.assign(is_named=chosen["evaluation"].notna() | imported))
     chosen = chosen.rename(columns={"samples": "evaluated_at"})
     runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
@@ -225,15 +228,21 @@ def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
 
 def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
     """Of a set measured in several ways, the last in which every run was; all where none is."""
-    ways = evals.groupby("fingerprint", sort=False)["run"].nunique()
+    way = ["fingerprint", "is_named"]
+    ways = evals.groupby(way, sort=False)["run"].nunique()
     whole = ways[ways == evals["run"].nunique()]
-    return evals if whole.empty else evals[evals["fingerprint"] == whole.index[-1]]
+    if whole.empty:
+        return evals
+    fingerprint, is_named = whole.index[-1]
+    chosen: pd.DataFrame = evals[evals["fingerprint"] == fingerprint]
+    return chosen[chosen["is_named"] == is_named]
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:
     """Raise TableError where rows of one set differ in pictures, texts, protocol or evaluator.
 
-    Rows of older tables have no `evaluation`, and compare by fingerprint alone.
+    Rows of older versions have no `evaluation`: among themselves they compare by fingerprint, but
+    beside others nobody knows whether their classes had the same names.
     """
     changed = {"fingerprint": "pictures or prompts", "evaluation": "texts, tokenizer or evaluator"}
     for name, what in changed.items():
@@ -244,6 +253,13 @@ def check_one_benchmark(evals: pd.DataFrame) -> None:
                 f"({name} {', '.join(found)}): its {what} changed between runs; "
                 "give the changed set another name in the sweep file"
             )
+    if evals["is_named"].nunique() > 1:
+        older = evals.loc[~evals["is_named"], "run"].unique()
+        raise schema.TableError(
+            f"evals: set={evals['set'].iloc[0]} was measured by a version that kept no evaluation "
+            f"in {len(older)} of {evals['run'].nunique()} runs, such as {older[0]}: its classes "
+            "may have had other names; measure those runs again with --evaluate"
+        )
 
 
 def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:

@@ -61,7 +61,10 @@ def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     """How many done runs lack an evaluation at their end that the sweep file asks for."""
     done = {row.planned.id: row.planned.spec for row in plan.rows if row.state.name == "done"}
     evals = tables["evals"][tables["evals"]["positions"].isna()]
-    names = ("run", "samples", "fingerprint", "protocol", "size", "evaluator", "eval_image_tokens")
+    names = (
+        "run", "samples", "fingerprint", "protocol", "size", "evaluator", "evaluation",
+        "eval_image_tokens",
+    )  # fmt: skip
     found: dict[str, set[str]] = {}
     for values in evals[list(names)].drop_duplicates().itertuples(index=False):
         row = {name: None if pd.isna(v) else v for name, v in zip(names, values, strict=True)}
@@ -145,13 +148,18 @@ def run_row(
         values["seconds"] = (row.state.progress or {}).get("seconds")
         finals = [e for e in evals if e["samples"] == spec.samples and e["name"] == "accuracy"]
         # As the figures do.
-        finals.sort(key=lambda row: (row.get("size") == "full", row["protocol"] != "common"))
+        finals.sort(key=main_first)
         if finals:
             first = finals[0]
             values |= {"accuracy": first["value"], "accuracy_n": first["n"]}
             values |= {"accuracy_set": first["set"]}
             values |= {"eval_image_tokens": first["eval_image_tokens"]}
     return values
+
+
+def main_first(row: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Orders a run's evaluations: at the training size, by the file's prompts, its texts known."""
+    return row.get("size") == "full", row["protocol"] != "common", not row.get("evaluation")
 
 
 def plain(value: Any) -> Any:

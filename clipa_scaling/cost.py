@@ -67,7 +67,8 @@ class Cost:
     is what gradient checkpointing and micro-batches add (a forward each), else 0. gpu_hours sums
     over devices (core-hours on cpu-core: an hour of one thread) and dollars is NaN without a price;
     utilisation is the share of the peak they rest on, or amount to where priced_by is `measured`.
-    priced_by: that, `given utilisation`, or `assumed utilisation`, the device's default.
+    priced_by: that, `given utilisation`, or `assumed utilisation`, the device's default. doubt:
+    what a measured rate lacks; empty otherwise. threads: of a process, each counted by gpu_hours on CPUs.
     memory_bytes is an estimate for one device (see estimate_memory), checkpoint_bytes the weights
     and both moments.
     """
@@ -85,6 +86,8 @@ class Cost:
     dollars: float
     utilisation: float
     priced_by: str
+    doubt: str = ""
+    threads: int = 1
 
     @property
     def utilisation_assumed(self) -> bool:
@@ -185,7 +188,13 @@ def price(
     )
 
 
-def at_measured_rate(cost: Cost, gpu_hours: float, dollars_per_gpu_hour: float | None) -> Cost:
+def at_measured_rate(
+    cost: Cost,
+    gpu_hours: float,
+    dollars_per_gpu_hour: float | None,
+    threads: int = 1,
+    doubt: str = "",
+) -> Cost:
     """The cost where the device hours were measured, whatever utilisation was taken before."""
     price = math.nan if dollars_per_gpu_hour is None else dollars_per_gpu_hour
     return replace(
@@ -194,4 +203,6 @@ def at_measured_rate(cost: Cost, gpu_hours: float, dollars_per_gpu_hour: float |
         dollars=gpu_hours * price,
         utilisation=cost.utilisation * cost.gpu_hours / gpu_hours,
         priced_by="measured",
+        doubt=doubt,
+        threads=threads,
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipa_scaling.class_labels import check_labels
 from clipa_scaling.packrequest import Needs, PackRequest, WordPiecePacks
 from clipa_scaling.source import (
     SCENES_CLASSES,
@@ -140,7 +142,7 @@ class DataBlock:
         if source.kind == "scenes":
             found = SCENES_CLASSES
         elif source.has_files:
-            found = len({file.label for file in list_files(source)})
+            found = len({file.label for file in list_files(source)})  # which `request` has checked
         elif declared is None:
             message = "shards do not tell before they are read how many; add classes"
             raise self.document.error(where, message)
@@ -169,6 +171,10 @@ class DataBlock:
     def read_evals(self, where: Where, body: Any) -> list[EvalSet]:
         if not isinstance(body, dict):
             raise self.document.error(where, f"got {body!r}; allowed: a mapping of sets")
+        for name in body:
+            if not re.fullmatch(r"[\w.-]+", str(name), re.ASCII):  # files are named after it
+                message = f"{name!r} is no name of a set; allowed: letters, digits, _ . -"
+                raise self.document.error((*where, name), message)
         return [self.read_eval((*where, name), str(name), entry) for name, entry in body.items()]
 
     def read_eval(self, where: Where, name: str, body: Any) -> EvalSet:
@@ -221,8 +227,18 @@ class DataBlock:
             place, folder, digits, source, self.store_px, needs, self.max_unreadable
         )
         if digits != "missing":
+            if needs == "labels" and source.has_files:
+                self.check_classes(where, source)
             self.requests.append(request)
         return request
+
+    def check_classes(self, where: Where, source: Source) -> None:
+        """Raise SweepError for class folders whose names no prompt can take."""
+        try:
+            check_labels({file.label for file in list_files(source)})
+        except DataError as error:
+            if source.id is None or Path(source.where).is_dir():  # it may lie elsewhere
+                raise self.document.error(where, str(error)) from None
 
     def read_source(self, where: Where, body: Mapping[str, Any]) -> Source:
         block = where[:-1]

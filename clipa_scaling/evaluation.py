@@ -63,10 +63,14 @@ def full_tokens(spec: RunSpec, full_px: int) -> int:
 
 
 def name_row(row: Mapping[str, Any], spec: RunSpec, full_px: int) -> str:
-    """The evaluation that a row of the evals table is of; one at another full size has no name.
+    """The evaluation that a row of the evals table is of.
 
-    Rows that say neither size nor evaluator are of the training size and version 1.
+    One at another full size has no name, nor one without its `evaluation`: nobody knows what its
+    classes were called. Rows that say neither size nor evaluator are of the training size and
+    version 1.
     """
+    if not row.get("evaluation"):
+        return ""
     size = row.get("size") or TRAINING
     if size == FULL and row["eval_image_tokens"] != full_tokens(spec, full_px):
         return ""

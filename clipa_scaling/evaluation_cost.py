@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipa_scaling.cost import Cost
 from clipa_scaling.counts import image_flops, text_flops
-from clipa_scaling.evaluation import FULL, full_tokens, parts_of
+from clipa_scaling.evaluation import FULL, asked_of, full_tokens, parts_of
 from clipa_scaling.models import load_model
 from clipa_scaling.packrequest import PackRequest
 from clipa_scaling.rundir import read_json
@@ -17,6 +17,10 @@ from clipa_scaling.source import SCENES_CLASSES, list_pictures
 from clipa_scaling.spec import EvalSet, RunSpec
 
 PAPER_PROMPTS = 80  # a class, of protocol paper (CLIP, arXiv:2103.00020, section 3.1.4)
+
+TREATMENTS = (
+    4  # at most, of both towers' positions, that a child is measured under before it begins
+)
 
 
 class SetSizes:
@@ -65,6 +69,28 @@ def evaluation_flops(spec: RunSpec, sizes: SetSizes) -> float:
             total += sizes.pictures(part.item) * image
         total += text * sum(sizes.texts(part.item, protocol) for protocol in part.protocols)
     return total
+
+
+def evaluation_hours(spec: RunSpec, training: Cost, sizes: SetSizes) -> float:
+    """Wall hours of all evaluations that a training run makes itself: one device, forward only.
+
+    At the speed that the training is priced at. Sets of unknown size count nothing; 0 of an
+    evaluation run, whose price is of evaluation.
+    """
+    if spec.kind == "evaluate" or not spec.evals:
+        return 0.0
+    names = tuple(asked_of(spec).evaluations())
+    whole = replace(spec, evaluations=names, eval_sizes=spec.measured_sizes)
+    each = [evaluation_flops(replace(whole, evals=(item,)), sizes) for item in spec.evals]
+    flops = count_evaluations(spec) * sum(value for value in each if not math.isnan(value))
+    trained = training.train_flops + training.recompute_flops
+    return flops / trained * training.gpu_hours / training.threads
+
+
+def count_evaluations(spec: RunSpec) -> int:
+    """At most: those every so many samples, the last among them, and a child's before its first."""
+    every = spec.eval_every_samples or spec.trained_samples
+    return -(-spec.trained_samples // every) + TREATMENTS * (spec.kind == "finetune")
 
 
 def price_evaluation(spec: RunSpec, training: Cost, sizes: SetSizes) -> Cost:

@@ -14,6 +14,7 @@ from clipa_scaling.finish import FAILED, OK, shown
 from clipa_scaling.grid import Planned
 from clipa_scaling.launch import commands, follow
 from clipa_scaling.launch.batch import load_all_batches
+from clipa_scaling.launch.calibrate_jobs import living_jobs
 from clipa_scaling.launch.queue import POLL_SECONDS, Queue, load_queue, refresh_queue
 from clipa_scaling.launch.status import RunStatus, read_statuses
 from clipa_scaling.launch.submit import awaited
@@ -93,6 +94,7 @@ def cancel(
     """End the jobs of a sweep, those of its packing too."""
     try:
         ended = follow.cancel_runs(sweep, runs, wants, packing)
+        measuring = sorted(job.id for job in living_jobs(runs).values())
     except commands.QueueError as error:
         console.print(f"nothing cancelled: Slurm does not answer: {error}", markup=False)
         return FAILED
@@ -100,4 +102,10 @@ def cancel(
         f"cancelled {follow.count_runs(len(ended))}" if ended else "no runs in the queue to cancel"
     )
     console.print(said)
+    if measuring:  # for all sweeps of this runs folder
+        console.print(
+            f"jobs of --calibrate go on: {len(measuring)}; to end them: scancel "
+            f"{' '.join(measuring)}",
+            soft_wrap=True,
+        )
     return OK

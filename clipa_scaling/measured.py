@@ -131,7 +131,10 @@ def join_rows(own: Sequence[Row], children: Sequence[Child]) -> list[dict[str, A
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    """What tells two evaluations of one run apart, and two measures of one evaluation."""
+    """What tells two evaluations of one run apart, and two measures of one evaluation.
+
+    One that kept no `evaluation` may have named its classes otherwise.
+    """
     names = ("samples", "set", "fingerprint", "protocol", "name", "positions", "eval_image_tokens")
-    defaults = (row.get("size") or TRAINING, row.get("evaluator") or 1)
+    defaults = (row.get("size") or TRAINING, row.get("evaluator") or 1, not row.get("evaluation"))
     return (*(row.get(name) for name in names), *defaults)

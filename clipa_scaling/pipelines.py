@@ -89,6 +89,9 @@ def choose_evals(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[(chosen["set"] == eval_set) & (chosen["size"].fillna("training") != "full")]
+    named = chosen[chosen["evaluation"].notna()]  # older versions' are not, until made anew
+    if named["run"].nunique() == chosen["run"].nunique():
+        chosen = named
     return chosen.sort_values("by", na_position="first", kind="stable"), eval_set
 
 

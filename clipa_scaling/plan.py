@@ -127,7 +127,7 @@ def price_run(spec: RunSpec, sweep: Sweep, rates: Mapping[str, Rate] | None = No
     if rate is None or spec.kind == "evaluate":  # which takes no such steps
         return cost
     hours = rate.device_hours(spec.trained_samples, spec.gpus)
-    return at_measured_rate(cost, hours, resources.dollars_per_gpu_hour)
+    return at_measured_rate(cost, hours, resources.dollars_per_gpu_hour, rate.cores, rate.doubt)
 
 
 def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
@@ -138,11 +138,8 @@ def find_warnings(sweep: Sweep, rows: list[PlanRow]) -> list[str]:
         not sweep.resources.is_chosen
     )
     asked = {(row.planned.asked.get("samples"), row.planned.spec.samples) for row in rows}
-    warnings += [
-        f"samples={before:,} is rounded up to {after:,}, whole steps"
-        for before, after in sorted(pair for pair in asked if isinstance(pair[0], int))
-        if before != after
-    ]
+    whole = sorted(pair for pair in asked if isinstance(pair[0], int) and pair[0] != pair[1])
+    warnings += [f"samples={old:,} is rounded up to {new:,}, whole steps" for old, new in whole]
     longest = max((row.planned.spec.image_tokens for row in rows), default=0)
     for cell in sweep.grid.excluded:
         tokens = cell.values.get("image_tokens")

@@ -160,10 +160,8 @@ def check_together(spec: RunSpec, model: Model) -> None:
         message = f"image_tokens={spec.image_tokens} is a grid that {spec.model} cannot halve"
         raise SpecError("image_tokens", f"{message}; nearest: 4")
     check_origin(spec)
-    if "full" in spec.eval_sizes and spec.full_px % model.patch:
-        message = f"full_px={spec.full_px} is no multiple of patch {model.patch} of {spec.model}"
-        near = max(model.patch, round(spec.full_px / model.patch) * model.patch)
-        raise SpecError("full_px", f"{message}; nearest: {near}")
+    if "full" in spec.eval_sizes:
+        check_full_px(spec, model)
     check_ends(spec)
     if spec.logit_bias_init and spec.objective != "siglip":
         message = f"logit_bias_init={spec.logit_bias_init} is for objective=siglip"
@@ -176,6 +174,18 @@ def check_together(spec: RunSpec, model: Model) -> None:
     if spec.kind == "decay" and spec.schedule != "wsd":
         message = f"schedule={spec.schedule} has no decay; set schedule: wsd in the decay stage"
         raise SpecError("schedule", message)
+
+
+def check_full_px(spec: RunSpec, model: Model) -> None:
+    """Patches fill a picture of full size, and a ConvNeXt has a grid to halve; SpecError if not."""
+    least = 2 * model.patch if isinstance(model.size.image, ConvNet) else model.patch
+    near = max(least, round(spec.full_px / model.patch) * model.patch)
+    if spec.full_px % model.patch:
+        message = f"full_px={spec.full_px} is no multiple of patch {model.patch} of {spec.model}"
+        raise SpecError("full_px", f"{message}; nearest: {near}")
+    if spec.full_px < least:
+        message = f"full_px={spec.full_px} is a grid that {spec.model} cannot halve"
+        raise SpecError("full_px", f"{message}; nearest: {near}")
 
 
 def without_effect(values: Mapping[str, Any]) -> Iterator[str]:

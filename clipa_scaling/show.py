@@ -152,7 +152,9 @@ def say_pricing(plan: Plan) -> str:
     """What the GPU-hours rest on: measured rates, and for runs without one a utilisation."""
     counts, device = plan.priced_by, plan.sweep.resources.device
     measured, rest = counts["measured"], [r for r in plan.rows if r.cost.priced_by != "measured"]
-    parts = [f"by measured rates ({measured} of {len(plan.rows)} runs)"] * (measured > 0)
+    doubts = Counter(row.cost.doubt for row in plan.rows if row.cost.doubt)
+    doubted = "".join(f"; {count} {doubt}" for doubt, count in sorted(doubts.items()))
+    parts = [f"by measured rates ({measured} of {len(plan.rows)} runs{doubted})"] * (measured > 0)
     if rest:
         cost = rest[0].cost
         kind = cost.priced_by.partition(" ")[0]

@@ -66,8 +66,8 @@ class PictureFile(NamedTuple):
 def fingerprint(source: Source, store_px: int) -> str:
     """16 hex digits that name the data and the stored size, wherever the data lies.
 
-    From names and sizes, not contents: hashing terabytes at every plan is not an option.
-    DataError where files are missing, unless an id is declared.
+    From names, sizes and the captions of annotation files, not contents: hashing terabytes at every
+    plan is not an option. DataError where files are missing, unless an id is declared.
     """
     files: Any
     if source.kind == "scenes":
@@ -79,14 +79,14 @@ def fingerprint(source: Source, store_px: int) -> str:
     elif source.kind == "objectnet":
         files = [(name, size, label) for name, size, label, _ in list_files(source)]
     elif source.kind == "annotations":
-        where = Path(source.where)
-        # The file names the captions. Its pictures may lie one folder deeper, or not.
-        found = [(Path(file.name).name, file.size) for file in list_files(source)]
-        files = [where.name, where.stat().st_size, found]
+        # The captions are read anyway. Pictures may lie one folder deeper, or not.
+        listed = list_files(source)
+        files = [(Path(file.name).name, file.size, file.captions) for file in listed]
     else:
         files = [(path.name, size) for path, size in measure_shards(source.where)]
     # Whether a declared set is shards or folders is known only where it is.
-    kind = "declared" if source.id is not None else source.kind
+    declared = "declared" if source.kind in ("shards", "folder") else f"declared {source.kind}"
+    kind = declared if source.id is not None else source.kind
     identity = [kind, files, source.caption, source.label, store_px]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
@@ -223,7 +223,7 @@ def list_files(source: Source) -> list[PictureFile]:
     if source.kind == "folder":
         return [PictureFile(*picture) for picture in pictures]
     mappings = Path(source.where) / "mappings"
-    label_of, known = (load_json(mappings / name) for name in (FOLDER_LABELS, IMAGENET_LABELS))
+    label_of, known = (load_mapping(mappings / name) for name in (FOLDER_LABELS, IMAGENET_LABELS))
     labels = {folder: label for folder, label in label_of.items() if label in known}
     found = [PictureFile(name, size, labels[at]) for name, size, at in pictures if at in labels]
     if not found:
@@ -239,6 +239,14 @@ def load_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); bring it again") from error
+
+
+def load_mapping(path: Path) -> dict[str, str]:
+    """A JSON file that maps words to words; DataError where it holds anything else."""
+    value = load_json(path)
+    if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
+        raise DataError(f"{path}: holds no mapping of words to words; bring ObjectNet's own again")
+    return value
 
 
 def measure_picture(path: Path, source: Source) -> int:
@@ -263,17 +271,34 @@ def read_annotations(path: Path, root: Path) -> list[tuple[str, tuple[str, ...]]
             captions: dict[Any, list[str]] = {image["id"]: [] for image in values["images"]}
             for entry in values["annotations"]:
                 captions[entry["image_id"]].append(entry["caption"])
-            return [(im["file_name"], tuple(captions[im["id"]])) for im in values["images"]]
+            found = [(im["file_name"], tuple(captions[im["id"]])) for im in values["images"]]
+            return check_words(found)
         chosen = [image for image in values["images"] if image["split"] == SPLIT]
         said = [tuple(sentence["raw"] for sentence in image["sentences"]) for image in chosen]
-    except (KeyError, TypeError) as error:
+        # COCO's say in which of its folders a picture lies; that folder itself may be given too.
+        places = [Path(image.get("filepath", ""), image["filename"]) for image in chosen]
+        names = [str(at if (root / at.parent).is_dir() else at.name) for at in places]
+        found = check_words(list(zip(names, said, strict=True)))
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: is no annotation file ({error} is not there); allowed: Karpathy's images "
+            f"{path}: is no annotation file ({name_fault(error)}); allowed: Karpathy's images "
             "with split and sentences, or COCO's images and annotations with captions"
         ) from error
     if not chosen:
         raise DataError(f"{path}: has no picture of split {SPLIT}; give the whole file")
-    # COCO's say in which of its folders a picture lies; that folder itself may be given too.
-    places = [Path(image.get("filepath", ""), image["filename"]) for image in chosen]
-    names = [str(at if (root / at.parent).is_dir() else at.name) for at in places]
-    return list(zip(names, said, strict=True))
+    return found
+
+
+def check_words(
+    found: list[tuple[str, tuple[str, ...]]],
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The same; TypeError for names and captions that are no text."""
+    for name, captions in found:
+        for word in (name, *captions):
+            if not isinstance(word, str):
+                raise TypeError(f"{word!r} is no text")
+    return found
+
+
+def name_fault(error: Exception) -> str:
+    return f"{error} is not there" if isinstance(error, KeyError) else str(error)

@@ -33,6 +33,9 @@ TORCH_NAMES: Mapping[str, str] = {
     "cpu-core": r"cpu",
 }
 
+STEADY = 0.03  # half the 95 % interval of the median rate, over that rate, at which timing ends
+DRAWN, ON_DRAWN = "generated", "on drawn data"  # of a record's data; in words
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -40,13 +43,22 @@ class Rate:
 
     samples_per_second: of the whole run, the median over windows of steps. startup_seconds: from a
     process's start to its first step at that rate. cores: a process's threads on a CPU, of which
-    each takes a core-hour an hour; 1 on a GPU. measured_on: torch's name of the device.
+    each takes a core-hour an hour; 1 on a GPU. measured_on: torch's name of the device. steady:
+    whether the median rate was known well enough before the minutes ran out. drawn: on data drawn
+    in the run's shapes, as its own was not packed.
     """
 
     samples_per_second: float
     startup_seconds: float
     cores: int
     measured_on: str
+    steady: bool = True
+    drawn: bool = False
+
+    @property
+    def doubt(self) -> str:
+        """Why it should be measured again, or nothing."""
+        return " and ".join(["not steady"] * (not self.steady) + [ON_DRAWN] * self.drawn)
 
     def device_hours(self, samples: int, gpus: int) -> float:
         """GPU-hours of a run, core-hours on CPUs: start and steps, no evaluation."""
@@ -99,4 +111,7 @@ def load_rates(runs: Path, device: str) -> dict[str, Rate]:
 
 def rate_from_json(value: Mapping[str, Any]) -> Rate:
     names = ("samples_per_second", "startup_seconds", "cores", "measured_on")
-    return Rate(**{name: value[name] for name in names})
+    steady = value.get("steady", value["half_width"] is not None and value["half_width"] < STEADY)
+    return Rate(
+        **{name: value[name] for name in names}, steady=steady, drawn=value["data"] == DRAWN
+    )

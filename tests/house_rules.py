@@ -21,7 +21,7 @@ LAYERS = (
     ("spec", "counts", "foreign"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve", "branch"),
-    ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "scores"),
+    ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "scores", "class_labels"),
     ("train", "packrequest", "yamlfile"),
     ("stage", "resources", "datablock"),
     ("tuneblock", "derive"),

@@ -126,12 +126,30 @@ def make_evaluated(*evaluations: str | None, **more: Any) -> dict[str, pd.DataFr
 
 
 def test_a_change_of_texts_is_refused_and_older_tables_compare_by_fingerprint() -> None:
+    assert summarise_cells(make_evaluated(None, None))["seeds"].tolist() == [2]
     with pytest.raises(schema.TableError, match=r"in 2 ways \(evaluation a, b\): its texts, token"):
         summarise_cells(make_evaluated("a", "b"))
-    assert summarise_cells(make_evaluated("a", None, "a"))["seeds"].tolist() == [3]
     tables = make_evaluated("a", "b")
     tables["runs"]["tokenizer"] = pd.Series(["clip", "wordpiece"], dtype="string")
     assert summarise_cells(tables)["tokenizer"].tolist() == ["clip", "wordpiece"]
+
+
+def test_what_an_older_version_measured_is_measured_anew_before_it_counts_beside_others() -> None:
+    tables = make_evaluated("a", None, "a")
+    with pytest.raises(schema.TableError, match=r"kept no evaluation in 1 of 3 runs.*--evaluate"):
+        summarise_cells(tables)
+    known = tables["evals"]
+    again = known[known["evaluation"].isna()].assign(evaluation="a", value=0.5)
+    tables["evals"] = pd.concat([known, again.astype(known.dtypes)], ignore_index=True)
+    cells = summarise_cells(tables)
+    assert cells["seeds"].tolist() == [3]
+    assert cells["mean"].tolist() == [pytest.approx((0.2 + 0.5 + 0.2) / 3)]
+
+
+def test_imported_rows_whose_benchmark_is_said_to_be_ours_stand_beside_our_own() -> None:
+    tables = make_evaluated("a", None)
+    tables["runs"]["imported"] = pd.Series([None, "t.csv"], dtype="string")
+    assert summarise_cells(tables)["seeds"].sum() == 2
 
 
 def test_one_set_measured_in_two_ways_is_refused() -> None:

@@ -15,15 +15,12 @@ from small_sweep import SMALL, outcome, run_sweep, write_small
 from clipa_scaling import sweep as command_line
 from clipa_scaling.cells import summarise_cells
 from clipa_scaling.collect import load_tables
-from clipa_scaling.cost import CPU_FLOPS, CPU_UTILISATION
-from clipa_scaling.counts import image_flops, text_flops
 from clipa_scaling.evaluating import plan_missing
 from clipa_scaling.evaluation import Asked, asked_of, plan_evaluation
 from clipa_scaling.grid import Planned
 from clipa_scaling.measured import find_children
-from clipa_scaling.models import load_model
-from clipa_scaling.plan import make_plan, over_budget
-from clipa_scaling.rundir import RunDir, make_run, read_json
+from clipa_scaling.plan import make_plan
+from clipa_scaling.rundir import RunDir, make_run, read_json, write_json
 from clipa_scaling.spec import run_id, spec_from_json, spec_to_json
 from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.yamlfile import SweepError
@@ -272,6 +269,24 @@ def test_a_stage_measures_and_is_no_cell(copied: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.startswith("nothing to evaluate: 2 done runs")
 
 
+def test_what_an_older_version_measured_is_measured_again(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one run nobody knows any more what its classes were called."""
+    path = sorted((copied.parent / "runs").glob("pretrain-*"))[0] / "evals.json"
+    rows = [{**row, "evaluation": None} for row in read_json(path)["rows"]]
+    write_json(path, {"rows": rows})
+    assert call(copied, "--collect") == 0
+    assert "--evaluate" in capsys.readouterr().out
+    assert call(copied, "--evaluate", "--cluster", "inline") == 0, capsys.readouterr()
+    assert len(children_of(copied)) == 1
+    tables = load_tables(copied.parent / "results/small")
+    assert summarise_cells(tables)["seeds"].tolist() == [1, 1]
+    run, evals = path.parent.name, tables["evals"]
+    ends = evals[(evals["run"] == run) & (evals["name"] == "accuracy") & (evals["samples"] == 1024)]
+    assert ends["evaluation"].notna().tolist() == [False, True] and ends["value"].nunique() == 1
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
@@ -282,18 +297,3 @@ def test_a_stage_measures_and_is_no_cell(copied: Path, capsys: pytest.CaptureFix
 def test_an_evaluation_trains_nothing(stage: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=message):
         load_sweep(write_small(tmp_path, SMALL + stage), tmp_path)
-
-
-def test_an_evaluation_is_priced_by_its_pictures_and_prompts(tmp_path: Path) -> None:
-    sweep = load_sweep(write_small(tmp_path, SMALL + STAGE), tmp_path / "packs")
-    plan = make_plan(sweep, tmp_path / "runs")
-    model = load_model("T32/8")
-    text = text_flops(model.size.text, model.size.embed_dim, 8)
-    for row, patches in zip(plan.rows[2:], (4, 16), strict=True):
-        image = image_flops(model.size.image, 8, model.size.embed_dim, patches)
-        # 400 pictures and 256 classes under one prompt; 150 pictures with a caption each.
-        flops = (400 + 150) * image + (256 + 150) * text
-        expected = flops / (CPU_FLOPS * CPU_UTILISATION) / 3600
-        assert row.cost.gpu_hours == pytest.approx(expected, rel=1e-9)
-        assert row.cost.train_flops == row.cost.checkpoint_bytes == 0
-    assert over_budget(plan) is None

@@ -152,6 +152,10 @@ def test_a_specs_full_size() -> None:
     with pytest.raises(SpecError, match="full_px=36 is no multiple of patch 8 of T32/8; nearest"):
         spec_of(full_px=36)
     assert spec_of(full_px=36, eval_sizes=("training",)).full_px == 36
+    convnext = {"model": "ConvNeXt-A/16", "image_tokens": 4}
+    with pytest.raises(SpecError, match="full_px=16 is a grid that ConvNeXt-A/16 cannot halve; ne"):
+        spec_of(**convnext, full_px=16)
+    assert spec_of(**convnext, full_px=32).full_image_tokens == 4
 
 
 # From a sweep file to the tables
@@ -173,6 +177,10 @@ def test_a_patch_that_does_not_divide_and_enlarged_pictures_are_said(tmp_path: P
     plan = make_plan(load_sweep(write_small(tmp_path, STUDY), tmp_path), tmp_path)
     enlarged = "full_px=32 is above store_px=16: evaluation at full size enlarges pictures"
     assert [said for said in plan.warnings if "full_px" in said] == [enlarged]
+    for name in ("a/b", "a b", '""'):
+        sweep = write_small(tmp_path, STUDY.replace("    scenes:", f"    {name}:"))
+        with pytest.raises(SweepError, match="is no name of a set; allowed: letters, digits, _"):
+            load_sweep(sweep, tmp_path)
     plain = make_plan(load_sweep(write_small(tmp_path, SMALL), tmp_path), tmp_path)
     assert not any("full_px" in said for said in plain.warnings)
 

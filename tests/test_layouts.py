@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 from eval_sets import pack_here
-from make_data import encode, make_picture
+from make_data import ROOT, encode, make_picture
+from small_sweep import SMALL, write_small
 
 from clipa_scaling.source import DataError, Source, find_layout, fingerprint
 from clipa_scaling.sweepfile import load_sweep
@@ -54,7 +58,75 @@ def test_folders_0_to_999_are_indices_and_fewer_are_names() -> None:
     assert [words[str(index)] for index in range(1_000)] == list(open_clip.IMAGENET_CLASSNAMES)
     assert (words["0"], words["10"], words["999"]) == ("tench", "brambling", "toilet paper")
     assert name_classes(list("0123456789")) == list("0123456789")  # MNIST's
-    assert name_classes(["a cat", "n01440764"]) == ["a cat", "n01440764"]
+    padded = sorted(f"{number:03d}" for number in range(1_000))
+    assert name_classes(padded) == list(open_clip.IMAGENET_CLASSNAMES)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (list(map(str, range(999))), "999 numbers, such as 998, are no words and not ImageNet-1k"),
+        (list(map(str, range(1, 1_001))), "1000 numbers, such as 999, are no words"),
+        (["0", *(f"{n:03d}" for n in range(999))], "1000 numbers"),
+        (["a cat", TENCH], "1 of 2 are WordNet ids, such as n01440764, and others, such as a cat"),
+    ],
+)
+def test_names_that_are_no_words_are_refused(names: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        name_classes(names)
+
+
+def test_classes_that_no_prompt_can_take_are_refused_by_the_plan_without_torch(
+    tmp_path: Path,
+) -> None:
+    write_folders(tmp_path / "data", TENCH, "n00000001")
+    for entry in ("labelled: {path: data}", "evals: {x: {path: data, task: classify}}"):
+        other = entry if "evals" in entry else f"{entry}\n  evals: {{}}"
+        text = re.sub(r"  evals:\n(    .*\n)+", f"  {other}\n", SMALL)
+        with pytest.raises(SweepError, match=r"small.yaml:\d+: data.*path: classes: 1 of 2 W"):
+            load_sweep(write_small(tmp_path, text), tmp_path / "packs")
+    code = "import sys; from clipa_scaling.class_labels import imagenet_ids as ids; "
+    code += "assert len(set(ids())) == 1000 and not {'timm', 'torch'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_declared_id_does_not_make_two_layouts_one() -> None:
+    kinds = ("shards", "folder", "objectnet", "annotations")
+    digits = [fingerprint(Source(kind, "x", id="mine"), PX) for kind in kinds]
+    assert digits[0] == digits[1] and len(set(digits)) == 3
+
+
+@pytest.mark.parametrize("content", ["[]", "7", '{"a": 1}', '{"a": ["b"]}'])
+def test_mappings_that_are_none_are_one_line(tmp_path: Path, content: str) -> None:
+    root = write_objectnet(tmp_path / "objectnet-1.0")
+    (root / "mappings" / "objectnet_to_imagenet_1k.json").write_text(content)
+    with pytest.raises(DataError, match="holds no mapping of words to words"):
+        fingerprint(Source("objectnet", str(root)), PX)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [], 7, ["images"], {"images": [[]]}, {"images": 7}, {"images": [{"split": "test"}]},
+        {"images": [{"split": "test", "sentences": [{"raw": 1}], "filename": "x"}]},
+        {"images": [{"split": "test", "sentences": [], "filename": 7}]},
+        {"images": [{"id": 1, "file_name": 7}], "annotations": []},
+        {"images": [], "annotations": 7},
+    ],
+)  # fmt: skip
+def test_annotations_that_are_none_are_one_line(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is no annotation file"):
+        fingerprint(Source("annotations", str(path), images=str(tmp_path)), PX)
+
+
+def test_another_caption_of_the_same_length_is_another_set(tmp_path: Path) -> None:
+    path = write_karpathy(tmp_path)
+    source = Source("annotations", str(path), images=str(tmp_path / "pictures"))
+    before = fingerprint(source, PX)
+    path.write_text(path.read_text().replace("caption 0 of 0", "caption 9 of 0"))
+    assert fingerprint(source, PX) != before
 
 
 def write_objectnet(root: Path) -> Path:
@@ -142,7 +214,7 @@ def test_cocos_own_captions(tmp_path: Path) -> None:
     path.write_text(json.dumps({"images": images, "annotations": said}))
     source = Source("annotations", str(path), images=str(tmp_path / "pictures"))
     before = check_captions(tmp_path / "pack", source)
-    path.write_text(json.dumps({"images": images, "annotations": said}) + " ")
+    path.write_text(json.dumps({"images": images, "annotations": said[:-1]}))
     assert fingerprint(source, PX) != before
     (tmp_path / "pictures" / names[1]).unlink()
     with pytest.raises(DataError, match=r"names .*picture_2.jpg, which cannot be found"):

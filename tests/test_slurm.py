@@ -167,6 +167,15 @@ def test_auto_hours_are_the_estimate_twice_rounded_up_and_clipped(
     assert ask_for(row, sweep.resources, sweep.slurm, most).minutes == minutes
 
 
+def test_auto_hours_are_of_the_wall_and_leave_time_to_evaluate(tmp_path: Path) -> None:
+    """On CPUs the price counts each thread; evaluation is not in it."""
+    sweep = small(tmp_path)
+    row = make_plan(sweep, tmp_path).rows[0]
+    row = replace(row, cost=replace(row.cost, gpu_hours=8.0, threads=8))
+    assert ask_for(row, sweep.resources, sweep.slurm, None).minutes == 2 * 60
+    assert ask_for(row, sweep.resources, sweep.slurm, None, 2.5).minutes == 8 * 60
+
+
 @pytest.mark.parametrize(
     ("gpus", "nodes", "tasks"), [(1, 1, 1), (3, 1, 3), (4, 1, 4), (8, 2, 4), (12, 3, 4)]
 )

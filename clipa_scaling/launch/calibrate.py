@@ -23,6 +23,8 @@ from clipa_scaling.revision import take_snapshot
 from clipa_scaling.show import clock, si
 from clipa_scaling.spec import spec_to_json
 from clipa_scaling.speed import (
+    DRAWN,
+    ON_DRAWN,
     failure_path,
     find_calibration,
     is_device,
@@ -104,26 +106,38 @@ def list_cells(rows: Iterable[PlanRow], device: str) -> list[Cell]:
     for row in rows:
         if row.planned.spec.kind != "evaluate":
             by_key.setdefault(speed_key(row.planned.spec, device), []).append(row)
-    return [Cell(key, rows[0], len(rows)) for key, rows in by_key.items()]
+    return [Cell(key, next(filter(is_packed, rows), rows[0]), len(rows))
+            for key, rows in by_key.items()]  # fmt: skip
+
+
+def is_packed(row: PlanRow) -> bool:
+    """Whether a run's own data can be read."""
+    return Path(row.planned.spec.pack, "pack.json").exists()
 
 
 def missing_cells(cells: Sequence[Cell], runs: Path, device: str) -> list[Cell]:
-    """Those without a record made on this device."""
+    """Those without a steady record of this device, made on their own data once it is packed."""
     rates = load_rates(runs, device)
-    return [cell for cell in cells if cell.key not in rates]
+
+    def is_missing(cell: Cell) -> bool:
+        rate = rates.get(cell.key)
+        return rate is None or not rate.steady or (rate.drawn and is_packed(cell.row))
+
+    return [cell for cell in cells if is_missing(cell)]
 
 
 def describe(record: Mapping[str, Any]) -> str:
     """A record in one line."""
     width = record["half_width"]
     spread = "in too few windows to tell how steady" if width is None else f"± {width:.1%}"
+    unsteady = "" if record.get("steady", True) else "; not steady: asked again, measured again"
     on = record["measured_on"]
     if on == "cpu":
         on = f"{record['cores']} core{'s' * (record['cores'] > 1)} of {record['host_cpu']}"
-    drawn = ", on drawn data" if record["data"] == "generated" else ""
+    drawn = f", {ON_DRAWN}" if record["data"] == DRAWN else ""
     return (
         f"{si(record['samples_per_second'])} samples/s {spread} on {on}, {record['steps']} steps "
-        f"in {clock(record['seconds'])}, {si(record['peak_memory_bytes'], 'B')}{drawn}"
+        f"in {clock(record['seconds'])}, {si(record['peak_memory_bytes'], 'B')}{drawn}{unsteady}"
     )
 
 
@@ -158,7 +172,14 @@ def start(work: Calibration, cell: Cell, slot: Slot) -> subprocess.Popen[bytes]:
     request = work.request(cell)
     with open(work.log(cell), "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "clipa_scaling.train.calibrate", str(request)],
+            [
+                sys.executable,
+                "-m",
+                "clipa_scaling.train.calibrate",
+                str(request),
+                "--parent",
+                str(os.getpid()),
+            ],  # fmt: skip
             cwd=work.code,  # where `-m` looks first
             env=os.environ | {"PYTHONSAFEPATH": ""} | slot.environment,
             stdin=subprocess.DEVNULL,

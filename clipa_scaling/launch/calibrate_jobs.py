@@ -44,7 +44,7 @@ def submit_missing(work: Calibration, sweep: Sweep, cells: Sequence[Cell]) -> li
     What Slurm refuses is told and keeps back nothing else. QueueError where it does not answer.
     """
     limits = commands.ask_limits(sweep.slurm.partition)
-    there = living_jobs(work)
+    there = living_jobs(work.runs)
     waited = []
     for cell in cells:
         if job_name(work, cell) in there:
@@ -76,14 +76,14 @@ def adopt(work: Calibration, cell: Cell, job: QueuedJob) -> None:
         submission.dump(path)
 
 
-def living_jobs(work: Calibration) -> dict[str, QueuedJob]:
+def living_jobs(runs: Path) -> dict[str, QueuedJob]:
     """The jobs of this runs folder's calibration that wait or are at work, by name."""
-    return {name: job for name, job in known_jobs(work).items() if job.state not in ENDED}
+    return {name: job for name, job in known_jobs(runs).items() if job.state not in ENDED}
 
 
-def known_jobs(work: Calibration) -> dict[str, QueuedJob]:
+def known_jobs(runs: Path) -> dict[str, QueuedJob]:
     """The latest job of each name that the controller still remembers."""
-    ours = f"{PREFIX}:{folder_digits(work.runs)}:"
+    ours = f"{PREFIX}:{folder_digits(runs)}:"
     jobs = [job for job in commands.ask_queue().values() if job.name.startswith(ours)]
     return {job.name: job for job in sorted(jobs, key=lambda job: int(job.id))}
 
@@ -125,13 +125,18 @@ def wait_for(work: Calibration, cells: Sequence[Cell]) -> None:
     waiting, absent, silent = list(cells), dict[str, float](), False
     while waiting:
         try:
-            jobs, silent = known_jobs(work), False
+            jobs, silent = known_jobs(work.runs), False
         except commands.QueueError as error:
             if not silent:
                 work.say(f"Slurm does not answer, so only records tell: {error}")
             jobs, silent = {}, True
         for cell in list(waiting):
             job = jobs.get(job_name(work, cell))
+            if job is not None and job.reason == commands.STUCK:
+                commands.cancel([job.id])
+                work.end(cell, f"its job {job.id} cannot start ({job.reason})", job_folder(work))
+                waiting.remove(cell)
+                continue
             alive = silent or (job is not None and job.state not in ENDED)
             if not is_settled(work, cell):
                 if alive:

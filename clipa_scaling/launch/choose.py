@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from clipa_scaling.evaluation_cost import SetSizes, evaluation_hours
 from clipa_scaling.grid import Planned
 from clipa_scaling.launch.batch import Ask, Batch
 from clipa_scaling.launch.commands import Limits
@@ -46,13 +47,14 @@ def choose_runs(
     wants: Callable[[Planned], bool],
 ) -> list[Wanted]:
     """The runs to submit, the longest first."""
-    wanted = []
+    wanted, sizes = [], SetSizes(plan.sweep.packs)
     rows = sorted(zip(plan.rows, statuses, strict=True), key=lambda pair: -pair[0].cost.train_flops)
     for row, status in rows:
         if not wants(row.planned) or status.is_alive or row.is_settled:
             continue
         run = RunDir(runs / row.planned.id)
-        ask = ask_for(row, plan.sweep.resources, plan.sweep.slurm, limits.minutes)
+        more = evaluation_hours(row.planned.spec, row.cost, sizes)
+        ask = ask_for(row, plan.sweep.resources, plan.sweep.slurm, limits.minutes, more)
         fresh = status.state in FRESH or (by_hand and status.state in GONE)
         asked = retry and status.state in SETTLED
         again = asked or (

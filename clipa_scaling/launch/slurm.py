@@ -22,8 +22,17 @@ HOURS = (1, 2, 4, 8, 12, 24, 48)  # few sizes, so that arrays stay large
 REQUEUES = 10**6  # submitit's own limit on requeues, out of the way: ours are in the sweep file
 
 
-def ask_for(row: PlanRow, resources: Resources, slurm: Slurm, most_minutes: int | None) -> Ask:
-    """What a run's job asks for. Raises SweepError where the run does not fit the nodes."""
+def ask_for(
+    row: PlanRow,
+    resources: Resources,
+    slurm: Slurm,
+    most_minutes: int | None,
+    evaluation_hours: float = 0.0,
+) -> Ask:
+    """What a run's job asks for. Raises SweepError where the run does not fit the nodes.
+
+    evaluation_hours: what its own evaluations take beside the training that is priced.
+    """
     gpus = row.planned.spec.gpus
     per_node = min(gpus, slurm.gpus_per_node)
     if gpus % per_node:
@@ -31,7 +40,7 @@ def ask_for(row: PlanRow, resources: Resources, slurm: Slurm, most_minutes: int 
             f"{row.planned.id}: gpus={gpus} does not fill nodes of slurm.gpus_per_node="
             f"{slurm.gpus_per_node}; allowed: up to that, or a multiple of it"
         )
-    minutes = limit_minutes(row, resources, slurm, most_minutes)
+    minutes = limit_minutes(row, resources, slurm, most_minutes, evaluation_hours)
     if slurm.signal_seconds >= 60 * minutes:
         raise SweepError(
             f"{row.planned.id}: slurm.signal_seconds={slurm.signal_seconds} is not below the time "
@@ -51,7 +60,13 @@ def is_cpu(resources: Resources) -> bool:
     return resources.device.startswith("cpu")
 
 
-def limit_minutes(row: PlanRow, resources: Resources, slurm: Slurm, most: int | None) -> int:
+def limit_minutes(
+    row: PlanRow,
+    resources: Resources,
+    slurm: Slurm,
+    most: int | None,
+    evaluation_hours: float = 0.0,
+) -> int:
     """The time limit: as given, else the estimate x safety in few sizes; at most the partition's.
 
     A run that needs longer is warned, saves, and goes back into the queue.
@@ -59,7 +74,8 @@ def limit_minutes(row: PlanRow, resources: Resources, slurm: Slurm, most: int | 
     if resources.hours is not None:
         minutes = math.ceil(60 * resources.hours)
     else:
-        estimate = slurm.safety * row.cost.gpu_hours / row.planned.spec.gpus
+        training = row.cost.gpu_hours / (row.planned.spec.gpus * row.cost.threads)
+        estimate = slurm.safety * (training + evaluation_hours)
         fitting = [hours for hours in HOURS if hours >= estimate]
         minutes = 60 * (fitting[0] if fitting else HOURS[-1])
     return minutes if most is None else min(minutes, most)

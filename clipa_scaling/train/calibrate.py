@@ -7,10 +7,12 @@ with one task per GPU, all train together as the run would, and the first alone 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -26,6 +28,7 @@ from clipa_scaling.models import load_model
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.source import DataError
 from clipa_scaling.spec import RunSpec, spec_from_json
+from clipa_scaling.speed import DRAWN, STEADY
 from clipa_scaling.train.ending import Refused, name_kind, tell
 from clipa_scaling.train.generated import GeneratedPack
 from clipa_scaling.train.loop import environment
@@ -37,14 +40,18 @@ from clipa_scaling.train.world import PeerLost, World, join_world
 WARM_STEPS = 3  # not timed: memory, kernels and compiled code are made in them
 WINDOW_SECONDS = 0.5  # of steps timed as one: short ones would time the clock
 LEAST_WINDOWS = 7
-STEADY = 0.03  # half the 95 % interval of the median rate, over that rate, at which timing ends
+PARENT_SECONDS = 0.5  # between two looks whether it is there
 
 
 def main() -> int:
     """Measure and write the record, or why it could not be; DONE or FAILED as of rundir."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("request", type=Path)
-    path = parser.parse_args().request
+    parser.add_argument("--parent", type=int, help="process that this one ends with")
+    options = parser.parse_args()
+    if options.parent is not None:
+        threading.Thread(target=end_with, args=(options.parent,), daemon=True).start()
+    path = options.request
     request = rundir.read_json(path)
     spec = spec_from_json(request["spec"])
     record, failure = (path.with_name(request[name]) for name in ("record", "failure"))
@@ -65,6 +72,15 @@ def main() -> int:
         shutil.rmtree(meeting, ignore_errors=True)
     world.leave()
     return rundir.DONE
+
+
+def end_with(parent: int) -> None:
+    """End this process once its parent is gone: a killed launcher tells nobody, and the next one
+    would time its processes beside this one.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(rundir.FAILED)
 
 
 def measure(spec: RunSpec, world: World, seconds: float) -> dict[str, Any]:
@@ -99,6 +115,7 @@ def measure(spec: RunSpec, world: World, seconds: float) -> dict[str, Any]:
         "samples_per_second": spec.batch_size / step_seconds,
         # What the first steps took beyond the others, such as compiling, a run also takes once.
         "startup_seconds": max(0.0, started - WARM_STEPS * step_seconds),
+        "steady": is_steady(windows),
         "half_width": half_width(windows) if len(windows) >= LEAST_WINDOWS else None,
         "cores": cores,
         "measured_on": here.pop("device"),
@@ -106,7 +123,7 @@ def measure(spec: RunSpec, world: World, seconds: float) -> dict[str, Any]:
         "steps": each * len(windows),
         "seconds": sum(windows),
         "micro_batch": 0 if step.micro_batch == NO_LIMIT else step.micro_batch,
-        "data": "generated" if isinstance(pack, GeneratedPack) else str(pack.folder),
+        "data": DRAWN if isinstance(pack, GeneratedPack) else str(pack.folder),
         "host": socket.gethostname(),
         **here,
     }

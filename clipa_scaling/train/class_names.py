@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from clipa_scaling.source import DataError
-
-IMAGENET_CLASSES = 1_000
-INDICES = {str(index) for index in range(IMAGENET_CLASSES)}
+from clipa_scaling.class_labels import are_ids, are_indices, check_labels
 
 
 def name_classes(names: list[str]) -> list[str]:
     """The words for prompts: the classes' own names, or open_clip's of ImageNet-1k's classes.
 
     Those are meant by WordNet ids (ImageNet-1k and Sketch have all, -A and -R 200 each), and by
-    exactly 0 to 999, the indices of -V2's folders. DataError for ids outside ImageNet-1k.
+    exactly 0 to 999, the indices of -V2's folders. DataError for what is no word: see check_labels.
     """
-    if names and all(re.fullmatch(r"n\d{8}", name) for name in names):
+    check_labels(names)
+    if are_ids(names):
         return name_ids(names)
-    if set(names) == INDICES:
+    if are_indices(names):
         known = imagenet_names()
         return [known[int(name)] for name in names]
     return names
@@ -31,13 +28,6 @@ def name_ids(ids: list[str]) -> list[str]:
 
     info: Any = ImageNetInfo()
     place = {wordnet: index for index, wordnet in enumerate(info.label_names())}
-    unknown = [wordnet for wordnet in ids if wordnet not in place]
-    if unknown:
-        raise DataError(
-            f"classes: {len(unknown)} of {len(ids)} WordNet ids, such as {unknown[0]}, are not "
-            "among ImageNet-1k's, and ids are no words; rename the folders, or name a field with "
-            "label"
-        )
     known = imagenet_names()
     return [known[place[wordnet]] for wordnet in ids]
 

@@ -122,8 +122,11 @@ def classify(
             here = {**base, "size": size, "eval_image_tokens": image_tokens}
             yield {**here, "name": "accuracy", **share_right(wrong_N, 1, classes)}
             yield {**here, "name": "accuracy_top5", **share_right(wrong_N, 5, classes)}
-            mean = share_per_class(wrong_N, label_N, classes)
-            yield {**here, "name": "accuracy_per_class", "value": mean, "correct": ""}
+            yield {
+                **here,
+                "name": "accuracy_per_class",
+                **share_per_class(wrong_N, label_N, classes),
+            }
 
 
 def retrieve(

@@ -48,16 +48,20 @@ def share_right(wrong_Q: torch.Tensor, k: int, others: int) -> dict[str, Any]:
     return {"value": float(bits.mean()), "correct": pack_bits(bits)}
 
 
-def share_per_class(wrong_N: torch.Tensor, label_N: torch.Tensor, classes: int) -> float | None:
-    """The mean over classes of the share of a class's pictures whose first answer is right.
+def share_per_class(wrong_N: torch.Tensor, label_N: torch.Tensor, classes: int) -> dict[str, Any]:
+    """The mean over classes of the share of a class's pictures whose first answer is right, and n.
 
-    Unknown, None, of a single class. Every class has a picture: a pack knows no others.
+    Unknown, None, of a single class. Every class has a picture: a pack knows no others. `n` is of
+    equally sized classes whose mean is as uncertain, C^2 / sum 1/n_c: pictures of a small class
+    weigh more.
     """
+    count_C = torch.bincount(label_N, minlength=classes).double()
+    n = round(float(classes**2 / (1 / count_C).sum()))
     if classes <= 1:
-        return None
+        return {"value": None, "correct": "", "n": n}
     right_N = (wrong_N < 1).double()
     sums_C = right_N.new_zeros(classes).index_add_(0, label_N, right_N)
-    return float((sums_C / torch.bincount(label_N, minlength=classes)).mean())
+    return {"value": float((sums_C / count_C).mean()), "correct": "", "n": n}
 
 
 def share_caption(

@@ -246,15 +246,18 @@ def check_one_benchmark(evals: pd.DataFrame) -> None:
     """
     changed = {"fingerprint": "pictures or prompts", "evaluation": "texts, tokenizer or evaluator"}
     for name, what in changed.items():
-        found = evals[name].dropna().unique()
+        # Whose pictures are unknown are others; of texts see below.
+        told = evals[name].fillna("unknown") if name == "fingerprint" else evals[name].dropna()
+        found = told.unique()
         if len(found) > 1:
             raise schema.TableError(
                 f"evals: set={evals['set'].iloc[0]} was measured in {len(found)} ways "
                 f"({name} {', '.join(found)}): its {what} changed between runs; "
                 "give the changed set another name in the sweep file"
             )
-    if evals["is_named"].nunique() > 1:
-        older = evals.loc[~evals["is_named"], "run"].unique()
+    is_named = evals["is_named"] if "is_named" in evals else evals["evaluation"].notna()
+    if is_named.nunique() > 1:
+        older = evals.loc[~is_named, "run"].unique()
         raise schema.TableError(
             f"evals: set={evals['set'].iloc[0]} was measured by a version that kept no evaluation "
             f"in {len(older)} of {evals['run'].nunique()} runs, such as {older[0]}: its classes "

@@ -50,7 +50,7 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import collect, figures, outcome
+    from clipa_scaling import collect, figures, inverse, outcome
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
@@ -65,6 +65,7 @@ def finish(
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
     outcome.print_outcome(console, tables)
+    inverse.print_verdicts(console, tables)
     where = escape(shown(results))
     console.print(f"Tables: {where}/{{runs,evals,curves}}.csv", soft_wrap=True)
     for path in paths:

@@ -101,8 +101,8 @@ def find_missing(grid: Grid, compared: Compared, noise: Noise) -> tuple[Missing,
     full = sorted(set(compared.full.values()))
     lengths = sorted(set(compared.runs["length"]) | set(full))
     named = " or ".join(map(str, full))
-    has_full = grid.counts[:, 0].any(axis=1)
-    without = [model for model, there in zip(grid.models, has_full, strict=True) if not there]
+    has_full = grid.counts[:, 0].sum(axis=1) > 0
+    without = [grid.models[at] for at in np.flatnonzero(~has_full)]
     if without:
         because = f"no run of {', '.join(without)} at the full length ({named}), the reference"
         found.append(Missing(compared.length, because))
@@ -221,8 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not found:
-        print(f"{given.results}: no finished run from scratch has the measure at its end; "
-              "collect again when runs are done, or name --measure or --stage", file=sys.stderr)  # fmt: skip
+        why = "no finished, annealed run has the measure at its end"
+        print(f"{given.results}: {why}; name another --measure, --set or --stage", file=sys.stderr)
         return 1
     for compared in found:
         verdict = judge(compared, seed_sd=given.seed_sd, band=given.band, draws=given.draws)

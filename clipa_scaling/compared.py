@@ -106,12 +106,14 @@ def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
     ]
     # A constant rate never came down: such a trunk is no model of its samples.
     usable = usable[~((usable["schedule"] == "constant").fillna(False))]
-    if stage is not None:
-        return usable[usable["stage"] == stage]
     tuned = usable[(usable["kind"] == "finetune") & ~usable["run"].isin(parents)]
-    if len(tuned):
-        return tuned[tuned["stage"] == tuned["stage"].value_counts().index[0]]
-    return usable[usable["kind"].isin(["pretrain", "decay"])]
+    if stage is None and len(tuned):
+        stage = str(tuned["stage"].value_counts().index[0])
+    is_chosen = usable["kind"].isin(["pretrain", "decay"]) if stage is None else (
+        usable["stage"] == stage
+    )  # fmt: skip
+    chosen: pd.DataFrame = usable[is_chosen]
+    return chosen
 
 
 def choose_evals(
@@ -134,8 +136,8 @@ def choose_evals(
             "such as text_to_image_r1"
         )
     chosen = chosen.sort_values("by", na_position="first", kind="stable")
-    first: pd.DataFrame = chosen.drop_duplicates(["run", "samples"])
-    return first[["run", "samples", "set", "value", "n"]]
+    chosen = chosen.drop_duplicates(["run", "samples"])
+    return chosen[["run", "samples", "set", "value", "n"]]
 
 
 def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:

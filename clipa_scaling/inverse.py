@@ -39,7 +39,7 @@ LEAST_LEVELS = 3  # of sizes, lengths and sample counts: fewer cannot tell a tre
 SCALES: Mapping[str, Callable[[Floats], Floats]] = {
     "logit": lambda odds: odds,
     "accuracy": lambda odds: 1 / (1 + np.exp(-odds)),
-    "-log error": lambda odds: np.logaddexp(0.0, odds),
+    "-log error": lambda odds: np.log1p(np.exp(odds)),
 }
 
 
@@ -56,8 +56,9 @@ def judge(
 
     m is read off the reference's curve, isotonic and then a monotone cubic in log D. Its slope has
     an intercept for each length and sample count; bounds enter as bounds. Intervals are those of
-    `draws` repetitions with the noise of `resample`, of fixed seed; seed_sd: the standard deviation
-    of seeds as a fraction, where cells are not repeated.
+    `draws` repetitions with the noise of `resample`, of fixed seed, the answer's widened by what
+    slopes differ over scales. seed_sd: the standard deviation of seeds as a fraction, where cells
+    are not repeated.
     yes: the 95 % interval below 0; no: above 0, or within the band; else undetermined. A design
     that cannot answer is no error: `missing` says which axis it lacks.
     """
@@ -165,10 +166,12 @@ def answer_path(
         missing = (Missing("samples", because),)
     if pooled.empty:
         return Answer(path, UNDETERMINED, np.nan, np.nan, np.nan, False, missing)
-    ends = zip(pooled["low"], pooled["high"], strict=True)
+    # What is left of the scale is interpolation's doing, and no resampling shows it.
+    spread = float(pooled["slope"].max() - pooled["slope"].min())
+    ends = np.stack([pooled["low"] - spread, pooled["high"] + spread], axis=1)
     told = [decide(float(low), float(high), band) for low, high in ends]
-    slope, low, high = (float(pooled[name].iloc[0]) for name in ("slope", "low", "high"))
     answer = UNDETERMINED if missing else told[0]
+    slope, low, high = float(pooled["slope"].iloc[0]), float(ends[0, 0]), float(ends[0, 1])
     return Answer(path, answer, slope, low, high, len(set(told)) == 1, missing)
 
 

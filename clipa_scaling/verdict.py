@@ -34,7 +34,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Answer:
-    """One path's: yes, no or undetermined; the slope d log m / d log N and its interval."""
+    """One path's: yes, no or undetermined; the slope d log m / d log N and its 95 % interval."""
 
     path: str
     answer: str

@@ -42,6 +42,7 @@ figures: install  ## draw the figures of all tables in results/ again
 
 docs: install  ## draw the pictures in docs/ again
 	$(BIN)/python tools/draw_reductions.py
+	$(BIN)/python tools/draw_tuning.py
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)

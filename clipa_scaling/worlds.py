@@ -16,6 +16,7 @@ from clipa_scaling.multiplier import Floats
 from clipa_scaling.optimum import find_optimum
 
 FULL = 196  # tokens of 224 px at patch 16
+EXPONENT, PER_SIZE = 0.4, 0.12  # of a short length's data: see `inverse`
 MIDDLE_SIZE, MIDDLE_SAMPLES, BEST_LR = 86e6, 1e9, 1e-3
 LADDER = tuple(BEST_LR * 2.0**step for step in range(-4, 5))  # of rates, where a study tunes them
 # Accuracy at N image parameters, T tokens, D samples and a learning rate.
@@ -42,13 +43,17 @@ def data_law(size: Floats, samples: Floats) -> Floats:
 
 def size_independent(size: Floats, length: Floats, samples: Floats, lr: Floats) -> Floats:
     """Short lengths see less data, by a factor that is the same for all sizes."""
-    return data_law(size, samples * (length / FULL) ** 0.4)
+    return data_law(size, samples * (length / FULL) ** EXPONENT)
 
 
 def inverse(size: Floats, length: Floats, samples: Floats, lr: Floats) -> Floats:
-    """By a factor that is nearer 1 for larger models: d log m / d log N = -.12 log(T_full / T)."""
-    exponent = 0.4 - 0.12 * np.log(size / MIDDLE_SIZE)
-    return data_law(size, samples * (length / FULL) ** exponent)
+    """By a factor nearer 1 for larger models: d log m / d log N = -PER_SIZE log(T_full / T)."""
+    return data_law(size, samples * (length / FULL) ** inverse_exponent(size))
+
+
+def inverse_exponent(size: Floats) -> Floats:
+    """log m / log(T_full / T) under the inverse law."""
+    return np.asarray(EXPONENT - PER_SIZE * np.log(size / MIDDLE_SIZE))
 
 
 @dataclass(frozen=True)

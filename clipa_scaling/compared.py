@@ -112,7 +112,7 @@ def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
     is_chosen = usable["kind"].isin(["pretrain", "decay"]) if stage is None else (
         usable["stage"] == stage
     )  # fmt: skip
-    chosen: pd.DataFrame = usable[is_chosen]
+    chosen: pd.DataFrame = usable[is_chosen].drop_duplicates("run")  # two stages may share a run
     return chosen
 
 

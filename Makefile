@@ -43,6 +43,7 @@ figures: install  ## draw the figures of all tables in results/ again
 docs: install  ## make the pictures and tables in docs/ again
 	$(BIN)/python tools/draw_reductions.py
 	$(BIN)/python tools/compare_compute.py
+	$(BIN)/python tools/draw_tuning.py
 
 notebooks: install  ## execute the notebooks in place
 	$(BIN)/python tools/run_notebooks.py $(NOTEBOOKS)

@@ -68,9 +68,9 @@ In Python, `clipa_scaling.collect.load_tables(pathlib.Path("{name}"))` gives the
 def make_bundle(results: Path, sweep: Path | None, with_paths: bool = False) -> dict[str, bytes]:
     """The files of a bundle by their names in it, the manifest last.
 
-    Everything in the results folder but hidden files goes in as it is. Raises FileNotFoundError
-    where there are no tables, TableError where a row holds a path of this machine,
-    unless with_paths.
+    Everything in the results folder but hidden files and bundles goes in as it is. Raises
+    FileNotFoundError where there are no tables, TableError where a row holds a path of this
+    machine, unless with_paths.
     """
     tables = load_tables(results)
     name = results.resolve().name
@@ -79,7 +79,8 @@ def make_bundle(results: Path, sweep: Path | None, with_paths: bool = False) -> 
     files = {
         f"{name}/{path.relative_to(results).as_posix()}": path.read_bytes()
         for path in sorted(results.rglob("*"))
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(results).parts)
+        if path.is_file() and path.suffix != ".zip"
+        if not any(part.startswith(".") for part in path.relative_to(results).parts)
     }
     if sweep is not None:
         files[f"sweep/{sweep.name}"] = sweep.read_bytes()

@@ -20,7 +20,7 @@ from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
 from clipa_scaling.spec import RunSpec, legacy_values
 
 TABLES = {"runs": schema.RUNS, "evals": schema.EVALS, "curves": schema.CURVES}
-DERIVED = ("pipelines",)  # made of the others where a study has stages; its columns name them
+DERIVED = ("pipelines", "tuned")  # where a study has stages, or tunes; their columns name those
 
 
 def collect(plan: Plan, runs: Path) -> dict[str, pd.DataFrame]:

@@ -17,7 +17,7 @@ LENGTHS = ("image_tokens", "text_tokens")
 SIZES = ("image_params", "text_params", "total_params", "nonembedding_params")
 # What a run of another size, length or sample count differs in anyhow.
 AXES = ("stage", "model", "samples")
-OWN, FROM = "", "start_"  # a finetune's own fields, and those of the run that it started from
+FROM = "start_"  # before the fields of the run that a finetune started from
 FOLLOWS = ("start_fingerprint",)
 
 
@@ -62,8 +62,8 @@ def find_compared(
     runs = choose_stage(tables["runs"], stage)
     evals = choose_evals(tables["evals"], runs, measure, eval_set)
     joined = runs.merge(evals, on=["run", "samples"], validate="one_to_one")
-    known = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
-    starts = [find_start(known, run) for run in joined["run"]]
+    starts = find_starts(tables["runs"], joined["run"])
+    known = tables["runs"].drop_duplicates("run").set_index("run")
     source = known.loc[[start for start, _ in starts]].reset_index()
     frame = pd.DataFrame(
         {
@@ -82,10 +82,11 @@ def find_compared(
     found = []
     for chosen, told in split(frame, settings):
         rows = frame[chosen].drop_duplicates(["model", "length", "samples", "seed"])
+        reference = find_full(rows, source, length, full)
         found.append(
             Compared(
-                same_size(rows.reset_index(drop=True), find_full(rows, source, length, full)),
-                find_full(rows, source, length, full),
+                same_size(rows.reset_index(drop=True)),
+                reference,
                 length,
                 size,
                 measure,
@@ -105,12 +106,14 @@ def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
     ]
     # A constant rate never came down: such a trunk is no model of its samples.
     usable = usable[~((usable["schedule"] == "constant").fillna(False))]
-    if stage is not None:
-        return usable[usable["stage"] == stage]
     tuned = usable[(usable["kind"] == "finetune") & ~usable["run"].isin(parents)]
-    if len(tuned):
-        return tuned[tuned["stage"] == tuned["stage"].value_counts().index[0]]
-    return usable[usable["kind"].isin(["pretrain", "decay"])]
+    if stage is None and len(tuned):
+        stage = str(tuned["stage"].value_counts().index[0])
+    is_chosen = usable["kind"].isin(["pretrain", "decay"]) if stage is None else (
+        usable["stage"] == stage
+    )  # fmt: skip
+    chosen: pd.DataFrame = usable[is_chosen].drop_duplicates("run")  # two stages may share a run
+    return chosen
 
 
 def choose_evals(
@@ -137,20 +140,20 @@ def choose_evals(
     return chosen[["run", "samples", "set", "value", "n"]]
 
 
-def find_start(runs: pd.DataFrame, run: str) -> tuple[str, str]:
-    """The run from scratch that a run goes back to, and the run that all begins with."""
-    start, at = run, run
-    while at in runs.index and runs.at[at, "kind"] == "finetune" and has_parent(runs, at):
-        at = str(runs.at[at, "parent"])
-        start = at if at in runs.index else start
-    while at in runs.index and has_parent(runs, at):
-        at = str(runs.at[at, "parent"])
-    return start, at
-
-
-def has_parent(runs: pd.DataFrame, run: str) -> bool:
-    parent = runs.at[run, "parent"]
-    return not pd.isna(parent) and parent != ""
+def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
+    """Of each run the one from scratch that it goes back to, and the one that all begins with."""
+    parents = dict(zip(runs["run"], runs["parent"].fillna(""), strict=True))
+    kinds = dict(zip(runs["run"], runs["kind"].fillna(""), strict=True))
+    found = []
+    for run in wanted:
+        start = str(run)
+        while kinds[start] == "finetune" and parents[start] in parents:
+            start = parents[start]
+        root = start
+        while parents.get(root, ""):
+            root = parents[root]
+        found.append((start, root))
+    return found
 
 
 def other_settings(joined: pd.DataFrame, source: pd.DataFrame, length: str) -> pd.DataFrame:
@@ -159,6 +162,7 @@ def other_settings(joined: pd.DataFrame, source: pd.DataFrame, length: str) -> p
     own = joined[names].reset_index(drop=True).astype("string").fillna("")
     if (joined["run"].to_numpy() == source["run"].to_numpy()).all():
         return own.drop(columns=length)
+    own["samples"] = joined["samples"].astype("string").to_numpy()
     before = source[[name for name in names if name != length]].astype("string").fillna("")
     return pd.concat([own, before.add_prefix(FROM)], axis=1)
 
@@ -180,7 +184,7 @@ def split(
         yield pd.Series(True, index=frame.index), {}
         return
     for values, rows in settings.groupby(names, sort=False):
-        told = dict(zip(names, map(str, values), strict=True))
+        told = dict(zip(map(str, names), map(str, values), strict=True))
         yield pd.Series(frame.index.isin(rows.index), index=frame.index), told
 
 
@@ -205,7 +209,7 @@ def find_full(
     return found
 
 
-def same_size(rows: pd.DataFrame, full: Mapping[str, int]) -> pd.DataFrame:
+def same_size(rows: pd.DataFrame) -> pd.DataFrame:
     """Each model's parameters at its longest length: under resize, position tables shrink."""
     longest = rows.sort_values("length").groupby("model")["size"].last()
     return rows.assign(size=rows["model"].map(longest).astype(np.float64))

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling.collect import load_tables, save_tables
+from clipa_scaling.pipelines import make_pipelines
 from clipa_scaling.schema import TableError
 from clipa_scaling.yamlfile import Document, SweepError, load_list
 
@@ -192,6 +193,8 @@ def main(folders: list[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         tables["runs"] = mark_left_out(tables["runs"], exclusions)
+        if "pipelines" in tables:
+            tables["pipelines"] = make_pipelines(tables)
         save_tables(tables, Path(name))
         print(f"{name}: {tell_left_out(tables['runs']) or 'no run is left out'}")
     return 0

@@ -78,6 +78,7 @@ def finish(
         exclusions,
         figures,
         imports,
+        inverse,
         outcome,
         pipelines,
         provenance,
@@ -91,6 +92,8 @@ def finish(
     tables["runs"] = exclusions.mark_left_out(tables["runs"], left_out)
     if pipelines.has_stages(tables):
         tables["pipelines"] = pipelines.make_pipelines(tables)
+    if plan.sweep.grid.tuned:
+        tables["tuned"] = tunetable.make_tuned(plan.sweep.grid.tuned)
     otherwise = collect.evaluated_otherwise(plan, tables)
     if otherwise:
         console.print(
@@ -110,12 +113,11 @@ def finish(
     warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    found = plan.sweep.grid.tuned
-    if found:
-        tunetable.save_tuned(found, results)
-        tunetable.print_tuned(console, found)
-    where, names = escape(shown(results)), ",".join([*tables, *(["tuned"] if found else [])])
-    console.print(f"Tables: {where}/{{{names}}}.csv", soft_wrap=True)
+    if "tuned" in tables:
+        tunetable.print_tuned(console, plan.sweep.grid.tuned)
+    inverse.print_verdicts(console, tables)
+    where = escape(shown(results))
+    console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
     if ended is None:

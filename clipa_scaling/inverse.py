@@ -39,7 +39,7 @@ LEAST_LEVELS = 3  # of sizes, lengths and sample counts: fewer cannot tell a tre
 SCALES: Mapping[str, Callable[[Floats], Floats]] = {
     "logit": lambda odds: odds,
     "accuracy": lambda odds: 1 / (1 + np.exp(-odds)),
-    "-log error": lambda odds: np.logaddexp(0.0, odds),
+    "-log error": lambda odds: np.log1p(np.exp(odds)),
 }
 
 
@@ -56,8 +56,9 @@ def judge(
 
     m is read off the reference's curve, isotonic and then a monotone cubic in log D. Its slope has
     an intercept for each length and sample count; bounds enter as bounds. Intervals are those of
-    `draws` repetitions with the noise of `resample`, of fixed seed; seed_sd: the standard deviation
-    of seeds as a fraction, where cells are not repeated.
+    `draws` repetitions with the noise of `resample`, of fixed seed, the answer's widened by what
+    slopes differ over scales. seed_sd: the standard deviation of seeds as a fraction, where cells
+    are not repeated.
     yes: the 95 % interval below 0; no: above 0, or within the band; else undetermined. A design
     that cannot answer is no error: `missing` says which axis it lacks.
     """
@@ -101,8 +102,8 @@ def find_missing(grid: Grid, compared: Compared, noise: Noise) -> tuple[Missing,
     full = sorted(set(compared.full.values()))
     lengths = sorted(set(compared.runs["length"]) | set(full))
     named = " or ".join(map(str, full))
-    has_full = grid.counts[:, 0].any(axis=1)
-    without = [model for model, there in zip(grid.models, has_full, strict=True) if not there]
+    has_full = grid.counts[:, 0].sum(axis=1) > 0
+    without = [grid.models[at] for at in np.flatnonzero(~has_full)]
     if without:
         because = f"no run of {', '.join(without)} at the full length ({named}), the reference"
         found.append(Missing(compared.length, because))
@@ -165,10 +166,12 @@ def answer_path(
         missing = (Missing("samples", because),)
     if pooled.empty:
         return Answer(path, UNDETERMINED, np.nan, np.nan, np.nan, False, missing)
-    ends = zip(pooled["low"], pooled["high"], strict=True)
+    # What is left of the scale is interpolation's doing, and no resampling shows it.
+    spread = float(pooled["slope"].max() - pooled["slope"].min())
+    ends = np.stack([pooled["low"] - spread, pooled["high"] + spread], axis=1)
     told = [decide(float(low), float(high), band) for low, high in ends]
-    slope, low, high = (float(pooled[name].iloc[0]) for name in ("slope", "low", "high"))
     answer = UNDETERMINED if missing else told[0]
+    slope, low, high = float(pooled["slope"].iloc[0]), float(ends[0, 0]), float(ends[0, 1])
     return Answer(path, answer, slope, low, high, len(set(told)) == 1, missing)
 
 
@@ -221,8 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not found:
-        print(f"{given.results}: no finished run from scratch has the measure at its end; "
-              "collect again when runs are done, or name --measure or --stage", file=sys.stderr)  # fmt: skip
+        why = "no finished, annealed run has the measure at its end"
+        print(f"{given.results}: {why}; name another --measure, --set or --stage", file=sys.stderr)
         return 1
     for compared in found:
         verdict = judge(compared, seed_sd=given.seed_sd, band=given.band, draws=given.draws)

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
 Signs = NDArray[np.int8]  # 0: the value itself; 1: the truth is larger than it; -1: smaller
+
+SAME = 1e-9  # of logarithms: rounding
 
 
 def isotonic(values: Floats, weights: Floats) -> Floats:
@@ -132,22 +135,30 @@ def along(
     rows, sizes, lengths, _ = values.shape
     result = np.full((rows, len(targets), sizes, lengths), np.nan)
     sides = np.zeros(result.shape, np.int8)
-    for size in range(sizes):
-        for length in range(lengths):
-            known = np.flatnonzero(~np.isnan(values[:, size, length]).all(axis=0))
-            x, wanted = log_samples[known], targets[:, size]
-            inside = np.flatnonzero((wanted >= x.min() - 1e-9) & (wanted <= x.max() + 1e-9)) \
-                if len(x) else known  # fmt: skip
-            if len(inside) == 0:
-                continue
-            right = np.clip(np.searchsorted(x, wanted[inside] - 1e-9), 0, len(x) - 1)
-            left = np.where(np.abs(x[right] - wanted[inside]) <= 1e-9, right, right - 1)
-            span = np.where(right > left, x[right] - x[left], 1.0)
-            share = np.where(right > left, (wanted[inside] - x[left]) / span, 0.0)
-            a, b = known[left], known[right]
-            cell, side = values[:, size, length], signs[:, size, length]
-            mixed = (1 - share) * cell[:, a] + share * cell[:, b]
-            opposed = side[:, a] * side[:, b] < 0
-            result[:, inside, size, length] = np.where(opposed, np.nan, mixed)
-            sides[:, inside, size, length] = np.sign(side[:, a] + side[:, b])
+    for size, length in np.ndindex(sizes, lengths):
+        known = np.flatnonzero(~np.isnan(values[:, size, length]).all(axis=0))
+        inside, left, right, share = bracket(log_samples[known], targets[:, size])
+        low, high = (
+            values[:, size, length][:, known[left]],
+            values[:, size, length][:, known[right]],
+        )
+        one, two = signs[:, size, length][:, known[left]], signs[:, size, length][:, known[right]]
+        mixed = np.where(one * two < 0, np.nan, (1 - share) * low + share * high)
+        result[:, inside, size, length] = mixed
+        sides[:, inside, size, length] = np.sign(one + two)
     return result, sides
+
+
+def bracket(x: Floats, targets: Floats) -> tuple[Places, Places, Places, Floats]:
+    """Which targets lie within x, the places of x around each, and how far it is to the second.
+
+    A target at a place of x, to a billionth, has that place on both sides.
+    """
+    ends = (x[0] - SAME, x[-1] + SAME) if len(x) else (np.inf, -np.inf)
+    inside = np.flatnonzero((targets >= ends[0]) & (targets <= ends[1]))
+    wanted = targets[inside]
+    right = np.searchsorted(x, wanted - SAME)
+    at_place = np.abs(x[right] - wanted) <= SAME
+    left = np.where(at_place, right, right - 1)
+    span = np.where(at_place, 1.0, x[right] - x[left])
+    return inside, left, right, np.where(at_place, 0.0, (wanted - x[left]) / span)

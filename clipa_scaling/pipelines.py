@@ -92,7 +92,11 @@ def choose_evals(
     named = chosen[chosen["evaluation"].notna()]  # older versions' are not, until made anew
     if named["run"].nunique() == chosen["run"].nunique():
         chosen = named
-    return chosen.sort_values("by", na_position="first", kind="stable"), eval_set
+    ways = chosen.groupby(chosen["fingerprint"].fillna(""))["run"].nunique()
+    if len(ways) > 1:  # one for all, that which the most runs have
+        chosen = chosen[chosen["fingerprint"].fillna("") == str(ways.idxmax())]
+    later = chosen["by"].notna()  # of several later ones the first made, as they stand in the table
+    return pd.concat([chosen[~later], chosen[later]]), eval_set
 
 
 def values_after(evals: pd.DataFrame, known: Mapping[str, Run]) -> dict[str, float]:

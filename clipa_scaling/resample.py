@@ -61,18 +61,18 @@ def estimate_noise(runs: pd.DataFrame, cell: pd.Series, seed_sd: float | None) -
     # Branches of one root are no independent repetitions.
     degrees = repeats * clusters / len(runs)
     seeds = max(0.0, pooled - float(binomial[counts > 1].mean()))
-    repeated = runs.loc[counts > 1, "root"].nunique()
+    repeated = int(runs.loc[counts > 1, "root"].nunique())
     enough = repeated >= LEAST_CLUSTERS and has_equal_roots(runs)
     method = "residuals" if enough else "parametric"
-    way = "whole trunks' residuals drawn again" if enough else "drawn from a normal"
+    way = "residuals drawn again, root by root" if enough else "drawn from a normal"
     told = f"seed noise {seeds**0.5:.3f} logits, {degrees:.0f} degrees of freedom, {way}"
     return Noise(np.full(len(runs), seeds), binomial, degrees, clusters, method, told)
 
 
 def has_equal_roots(runs: pd.DataFrame) -> bool:
     """Whether every root has branches at the same counts, or all have a single one."""
-    counts = runs.groupby("root")["samples"].agg(lambda samples: tuple(sorted(samples)))
-    return bool(counts.nunique() == 1 or (counts.map(len) == 1).all())
+    counts = {tuple(sorted(rows)) for _, rows in runs.groupby("root")["samples"]}
+    return len(counts) == 1 or all(len(branches) == 1 for branches in counts)
 
 
 def draw(
@@ -103,7 +103,7 @@ def draw_residuals(
     scale: Floats,
     rng: np.random.Generator,
 ) -> Floats:
-    """Each root takes the residuals of another one with repetitions, at the same place, any sign."""
+    """Each root takes the residuals of one that has repetitions, at the same place, any sign."""
     groups = runs.groupby(cell)["y"]
     counts = groups.transform("size").to_numpy(float)
     mean = groups.transform("mean").to_numpy(float)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from clipa_scaling.censored import fit_slopes
+from clipa_scaling.censored import LEAST_EXACT, fit_slopes
 from clipa_scaling.compared import Compared
 from clipa_scaling.multiplier import Floats, Signs
 
@@ -95,8 +95,7 @@ def path_slopes(grid: Grid, values: Floats, signs: Signs) -> pd.DataFrame:
         fitted = fit_slopes(grid.log_size, y[tokens], sides[tokens], noise[tokens])
         low, high = interval(fitted[1:])
         known, bounds = ~np.isnan(y[tokens][0]), sides[tokens][0] != 0
-        used = known & (known & ~bounds).any(axis=1, keepdims=True)
-        used &= used.sum(axis=1, keepdims=True) > 1
+        used = known & ((known & ~bounds).sum(axis=1, keepdims=True) >= LEAST_EXACT)
         counts = {"values": int(used.sum()), "bounds": int((used & bounds).sum())}
         found.append({"length": tokens, "slope": fitted[0], "low": low, "high": high, **counts})
     return pd.DataFrame(found, columns=["length", "slope", "low", "high", "values", "bounds"])
@@ -116,7 +115,7 @@ def find_noise(values: Floats, signs: Signs) -> Floats:
     counts = usable.sum(axis=1)
     typical = np.sqrt((spans**2).sum(axis=1) / np.maximum(counts, 1))
     largest = typical[counts > 0].max(initial=1e-3)
-    return np.maximum(np.where(counts > 0, typical, largest), 1e-3)
+    return np.asarray(np.maximum(np.where(counts > 0, typical, largest), 1e-3))
 
 
 def interval(draws: Floats) -> tuple[float, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipa_scaling import schema
-from clipa_scaling.collect import save_tables
 from clipa_scaling.show import MOST_ROWS
 from clipa_scaling.tuneblock import Tuned
 
@@ -61,11 +59,6 @@ def tuned_row(item: Tuned) -> dict[str, Any]:
 
 def known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def save_tuned(found: Sequence[Tuned], folder: Path) -> None:
-    """tuned.csv and tuned.parquet beside the other tables."""
-    save_tables({"tuned": make_tuned(found)}, folder)
 
 
 def print_tuned(console: Console, found: Sequence[Tuned]) -> None:

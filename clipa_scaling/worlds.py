@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,12 @@ from clipa_scaling.collect import make_table
 from clipa_scaling.counts import count_model
 from clipa_scaling.models import load_model
 from clipa_scaling.multiplier import Floats
+from clipa_scaling.optimum import find_optimum
 
 FULL = 196  # tokens of 224 px at patch 16
+EXPONENT, PER_SIZE = 0.4, 0.12  # of a short length's data: see `inverse`
 MIDDLE_SIZE, MIDDLE_SAMPLES, BEST_LR = 86e6, 1e9, 1e-3
+LADDER = tuple(BEST_LR * 2.0**step for step in range(-4, 5))  # of rates, where a study tunes them
 # Accuracy at N image parameters, T tokens, D samples and a learning rate.
 Law = Callable[[Floats, Floats, Floats, Floats], Floats]
 
@@ -40,13 +43,17 @@ def data_law(size: Floats, samples: Floats) -> Floats:
 
 def size_independent(size: Floats, length: Floats, samples: Floats, lr: Floats) -> Floats:
     """Short lengths see less data, by a factor that is the same for all sizes."""
-    return data_law(size, samples * (length / FULL) ** 0.4)
+    return data_law(size, samples * (length / FULL) ** EXPONENT)
 
 
 def inverse(size: Floats, length: Floats, samples: Floats, lr: Floats) -> Floats:
-    """By a factor that is nearer 1 for larger models: d log m / d log N = -.12 log(T_full / T)."""
-    exponent = 0.4 - 0.12 * np.log(size / MIDDLE_SIZE)
-    return data_law(size, samples * (length / FULL) ** exponent)
+    """By a factor nearer 1 for larger models: d log m / d log N = -PER_SIZE log(T_full / T)."""
+    return data_law(size, samples * (length / FULL) ** inverse_exponent(size))
+
+
+def inverse_exponent(size: Floats) -> Floats:
+    """log m / log(T_full / T) under the inverse law."""
+    return np.asarray(EXPONENT - PER_SIZE * np.log(size / MIDDLE_SIZE))
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,10 @@ class Misfit:
         off = np.log(lr / self.best_lr(size, length))
         return self.truth(size, length, samples * np.exp(-self.cost * off**2), lr)
 
+
+# At one rate for all, the first seems to have an inverse law, and the second's is hidden.
+FALSE_LAW = Misfit(size_independent, by_size=-0.3, by_length=-0.3, cost=0.6)
+HIDDEN_LAW = Misfit(inverse, by_size=-0.3, by_length=0.3, cost=0.6)
 
 NULLS: Mapping[str, Law] = {
     "additive": additive,
@@ -101,35 +112,44 @@ def image_params(model: str, length: int = FULL) -> int:
     return count_model(load_model(model), length, length, 32, 49408).image_params
 
 
+Row = dict[str, object]
+
+
 def make_study(
-    law: Law,
-    rng: np.random.Generator,
-    design: Design,
-    rates: Mapping[tuple[str, int], float] | None = None,
+    law: Law, rng: np.random.Generator, design: Design, tuned: bool = False
 ) -> dict[str, pd.DataFrame]:
     """The tables `runs`, `evals` and `curves` of a study of a law.
 
-    Accuracies have the noise of seeds and of pictures. rates: tuned ones by model and length; else
-    all cells have BEST_LR. Trunks, which were never annealed, are rows too.
+    Accuracies have the noise of seeds and of pictures. tuned: each model and length has the best
+    rate of its own short runs; else all cells have BEST_LR. Trunks, never annealed, are rows too.
     """
-    runs, evals = [], []
+    runs: list[Row] = []
+    evals: list[Row] = []
     for model in design.models:
         params = image_params(model)
         for length in design.lengths:
-            lr = rates[model, length] if rates else BEST_LR
+            point: Row = {
+                "model": model, "image_tokens": length, "image_reduction": "resize",
+                "image_params": params, "state": "done",
+            }  # fmt: skip
+            lr = BEST_LR
+            if tuned:
+                scores = scan(law, params, length, rng, design)
+                lr = find_optimum(LADDER, [1 - score for score in scores]).value
+                for rate, score in zip(LADDER, scores, strict=True):
+                    run, count = f"tune-{model}-{length}-{rate:g}", design.samples[0]
+                    more: Row = {"kind": "pretrain", "stage": "tune", "schedule": "cosine"}
+                    runs.append({**point, **more, "run": run, "samples": count, "lr": rate})
+                    evals.append(evaluation(run, count, score, design))
             for seed in range(design.seeds):
-                cell = {
-                    "model": model, "image_tokens": length, "seed": seed, "lr": lr,
-                    "image_reduction": "resize", "image_params": params, "state": "done",
-                    "tuned": "lr" if rates else None,
-                }  # fmt: skip
+                cell = point | {"seed": seed, "lr": lr, "tuned": "lr" if tuned else None}
                 trunk = f"trunk-{model}-{length}-{seed}"
                 accuracy = law(*map(np.array, (params, length, [*map(float, design.samples)], lr)))
                 values = scatter(accuracy, rng, design)
                 points = list(zip(design.samples, values, strict=True))
                 if design.decay:
                     more = {"kind": "pretrain", "stage": "pretrain", "schedule": "constant"}
-                    last = {"samples": design.samples[-1], "run": trunk, "parent": ""}
+                    last: Row = {"samples": design.samples[-1], "run": trunk, "parent": ""}
                     runs.append({**cell, **more, **last})
                     evals += [evaluation(trunk, count, 0.9 * v, design) for count, v in points]
                 for count, value in points:
@@ -145,6 +165,18 @@ def make_study(
     }
 
 
+def scan(
+    law: Law, params: int, length: int, rng: np.random.Generator, design: Design
+) -> list[float]:
+    """What short runs over LADDER score, one seed each, at the fewest samples of the study."""
+    once = replace(design, samples=design.samples[:1])
+    arguments = (np.array([float(value)]) for value in (params, length, design.samples[0]))
+    size, tokens, samples = arguments
+    return [
+        float(scatter(law(size, tokens, samples, np.array([lr])), rng, once)[0]) for lr in LADDER
+    ]
+
+
 def scatter(accuracy: Floats, rng: np.random.Generator, design: Design) -> Floats:
     """The accuracies of one trunk's branches, (K,), as one seed would have them measured."""
     assert (accuracy > 0).all() and (accuracy < 1).all(), "the law leaves what an accuracy can be"
@@ -154,10 +186,11 @@ def scatter(accuracy: Floats, rng: np.random.Generator, design: Design) -> Float
     odds = np.log(accuracy / (1 - accuracy)) + design.seed_sd * (shared + own)
     if design.pictures == 0:  # as many as it takes
         return np.asarray(1 / (1 + np.exp(-odds)))
-    return rng.binomial(design.pictures, 1 / (1 + np.exp(-odds))) / design.pictures
+    right = rng.binomial(design.pictures, 1 / (1 + np.exp(-odds)))
+    return np.asarray(right / design.pictures)
 
 
-def evaluation(run: str, samples: int, value: float, design: Design) -> dict[str, object]:
+def evaluation(run: str, samples: int, value: float, design: Design) -> Row:
     """A row of `evals`."""
     return {
         "run": run, "samples": samples, "set": "imagenet1k", "fingerprint": "f",

@@ -29,7 +29,7 @@ def plan_of(sweep: Path) -> Plan:
 
 def write_records(sweep: Path, **changes: Any) -> None:
     """A record of each speed on one device, as an hour of them says."""
-    record = {"samples_per_second": 1_024 / 3_600, "startup_seconds": 0.0, "half_width": 0.01}
+    record: dict[str, Any] = {"samples_per_second": 1_024 / 3_600, "startup_seconds": 0.0, "half_width": 0.01}
     record |= {"cores": 1, "measured_on": "cpu", "data": "elsewhere", "steady": True, **changes}
     for cell in list_cells(plan_of(sweep).rows, "cpu-core"):
         path = record_path(sweep.parent / "runs", cell.key)

@@ -42,8 +42,8 @@ class Evaluator:
                 name_classes(pack.class_names)  # before the training, if it cannot be
             elif read_vocab(pack.vocab) != read_vocab(setting.vocab):
                 raise DataError(
-                    f"{pack.folder}: set {item.name} is packed in the ids of another tokenizer than "
-                    "the run's; launch the sweep again, which packs it in the run's own"
+                    f"{pack.folder}: set {item.name} is in the ids of another tokenizer than the "
+                    "run's; launch the sweep again, which packs it in the run's own"
                 )
 
     def evaluate(self, model: open_clip.CLIP, samples: int) -> list[dict[str, Any]]:

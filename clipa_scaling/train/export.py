@@ -63,6 +63,8 @@ def export_run(run: RunDir, folder: Path, size: int = 0, text_tokens: int = 0) -
     values, last = read_json(run.spec), run.last_checkpoint()
     if values is None or last is None or not run.done.exists():
         found = read_state(run).name if values is not None else "no run"
+        if values is not None and values["kind"] == "evaluate":
+            raise Refused(f"{run.path}: has no weights; allowed: its parent, {values['parent']}")
         raise Refused(f"{run.path}: is {found}; allowed: a run that is done")
     spec = spec_from_json(values)
     target = at_lengths(spec, size, text_tokens)

@@ -218,8 +218,10 @@ def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
     if whole.empty:
         return evals
     fingerprint, is_named = whole.index[-1]
-    chosen: pd.DataFrame = evals[evals["fingerprint"] == fingerprint]
-    return chosen[chosen["is_named"] == is_named]
+    chosen: pd.DataFrame = evals[
+        (evals["fingerprint"] == fingerprint) & (evals["is_named"] == is_named)
+    ]
+    return chosen
 
 
 def check_one_benchmark(evals: pd.DataFrame) -> None:

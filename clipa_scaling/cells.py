@@ -234,8 +234,9 @@ def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
     if whole.empty:
         return evals
     fingerprint, is_named = whole.index[-1]
-    is_chosen = (evals["fingerprint"] == fingerprint) & (evals["is_named"] == is_named)
-    chosen: pd.DataFrame = evals[is_chosen]
+    chosen: pd.DataFrame = evals[
+        (evals["fingerprint"] == fingerprint) & (evals["is_named"] == is_named)
+    ]
     return chosen
 
 

@@ -68,8 +68,7 @@ class Cost:
     over devices (core-hours on cpu-core: an hour of one thread) and dollars is NaN without a price;
     utilisation is the share of the peak they rest on, or amount to where priced_by is `measured`.
     priced_by: that, `given utilisation`, or `assumed utilisation`, the device's default. doubt:
-    what a measured rate lacks; empty otherwise. threads: of a process, each counted by gpu_hours on
-    CPUs.
+    what a measured rate lacks, or empty. threads: of a process; gpu_hours counts each on CPUs.
     memory_bytes is an estimate for one device (see estimate_memory), checkpoint_bytes the weights
     and both moments.
     """

@@ -32,7 +32,7 @@ from clipa_scaling.plan import Plan, make_plan, plan_to_json
 from clipa_scaling.resolve import resolve
 from clipa_scaling.rundir import read_json, write_json
 from clipa_scaling.spec import RunSpec, spec_to_json
-from clipa_scaling.speed import SPEED_FIELDS, TORCH_NAMES, is_device, record_path, speed_key
+from clipa_scaling.speed import SPEED_FIELDS, record_path, speed_key
 from clipa_scaling.sweepfile import load_sweep
 from clipa_scaling.train.calibrate import LEAST_WINDOWS, half_width, is_steady
 from clipa_scaling.train.data import Batches
@@ -241,30 +241,6 @@ def test_the_key_is_of_what_makes_a_run_slower_or_faster() -> None:
     keys = {speed_key(replace(spec, **{name: value}), "cpu-core") for name, value in others.items()}
     keys |= {speed_key(spec, "cpu-core"), speed_key(spec, "l40s-48gb")}
     assert len(keys) == len(others) + 2
-
-
-@pytest.mark.parametrize(
-    ("measured_on", "name"),
-    [
-        ("cpu", "cpu-core"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
-        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
-        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
-        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
-        ("NVIDIA H200", "h200-141gb"),
-        ("Tesla V100-SXM2-32GB", "v100-32gb"),
-        ("Tesla V100-SXM2-16GB", None),
-        ("NVIDIA L40S", "l40s-48gb"),
-        ("NVIDIA L40", None),
-        ("NVIDIA GeForce RTX 4090", "rtx4090-24gb"),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
-        ("NVIDIA GH200 480GB", None),
-    ],
-)
-def test_torchs_names_of_devices(measured_on: str, name: str | None) -> None:
-    assert set(TORCH_NAMES) == set(DEVICES)
-    found = [device for device in DEVICES if is_device(device, measured_on)]
-    assert found == ([] if name is None else [name])
 
 
 def test_timing_ends_once_the_median_is_known() -> None:

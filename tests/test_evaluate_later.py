@@ -276,8 +276,8 @@ def test_what_an_older_version_measured_is_measured_again(
     path = sorted((copied.parent / "runs").glob("pretrain-*"))[0] / "evals.json"
     rows = [{**row, "evaluation": None} for row in read_json(path)["rows"]]
     write_json(path, {"rows": rows})
-    assert call(copied, "--collect") == 0
-    assert "--evaluate" in capsys.readouterr().out
+    assert call(copied, "--collect") == 2
+    assert "measure those runs again with --evaluate" in capsys.readouterr().err
     assert call(copied, "--evaluate", "--cluster", "inline") == 0, capsys.readouterr()
     assert len(children_of(copied)) == 1
     tables = load_tables(copied.parent / "results/small")

@@ -12,13 +12,14 @@ import psutil
 import pytest
 from small_sweep import start_sweep, write_small
 
+from clipa_scaling.cost import DEVICES
 from clipa_scaling.launch import calibrate_jobs, commands
 from clipa_scaling.launch.calibrate import Calibration, list_cells, missing_cells
 from clipa_scaling.launch.slurm import limit_minutes
 from clipa_scaling.plan import Plan, make_plan
 from clipa_scaling.rundir import write_json
 from clipa_scaling.show import say_pricing
-from clipa_scaling.speed import record_path
+from clipa_scaling.speed import TORCH_NAMES, is_device, record_path
 from clipa_scaling.sweepfile import load_sweep
 
 
@@ -29,7 +30,11 @@ def plan_of(sweep: Path) -> Plan:
 
 def write_records(sweep: Path, **changes: Any) -> None:
     """A record of each speed on one device, as an hour of them says."""
-    record: dict[str, Any] = {"samples_per_second": 1_024 / 3_600, "startup_seconds": 0.0, "half_width": 0.01}
+    record: dict[str, Any] = {
+        "samples_per_second": 1_024 / 3_600,
+        "startup_seconds": 0.0,
+        "half_width": 0.01,
+    }
     record |= {"cores": 1, "measured_on": "cpu", "data": "elsewhere", "steady": True, **changes}
     for cell in list_cells(plan_of(sweep).rows, "cpu-core"):
         path = record_path(sweep.parent / "runs", cell.key)
@@ -113,3 +118,27 @@ def test_a_job_that_can_never_start_is_ended_with_its_reason(
     calibrate_jobs.wait_for(work, [cell])
     assert f"its job 7 cannot start ({commands.STUCK})" in said[0]
     assert (tmp_path / "ended").read_text() == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("measured_on", "name"),
+    [
+        ("cpu", "cpu-core"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("NVIDIA H200", "h200-141gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb"),
+        ("Tesla V100-SXM2-16GB", None),
+        ("NVIDIA L40S", "l40s-48gb"),
+        ("NVIDIA L40", None),
+        ("NVIDIA GeForce RTX 4090", "rtx4090-24gb"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GH200 480GB", None),
+    ],
+)
+def test_torchs_names_of_devices(measured_on: str, name: str | None) -> None:
+    assert set(TORCH_NAMES) == set(DEVICES)
+    found = [device for device in DEVICES if is_device(device, measured_on)]
+    assert found == ([] if name is None else [name])

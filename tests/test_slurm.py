@@ -14,8 +14,11 @@ from submitit.slurm.slurm import _make_sbatch_string
 from clipa_scaling.claim import own_job
 from clipa_scaling.launch import commands
 from clipa_scaling.launch.batch import Ask, Batch, batch_from_json, load_batches, save_batch
+from clipa_scaling.launch.choose import choose_runs
 from clipa_scaling.launch.commands import QueueError, parse_accounting, parse_queue
+from clipa_scaling.launch.queue import Queue
 from clipa_scaling.launch.slurm import ask_for, parameters
+from clipa_scaling.launch.status import read_statuses
 from clipa_scaling.launch.submit import share_out
 from clipa_scaling.plan import make_plan
 from clipa_scaling.resources import Slurm
@@ -174,6 +177,21 @@ def test_auto_hours_are_of_the_wall_and_leave_time_to_evaluate(tmp_path: Path) -
     row = replace(row, cost=replace(row.cost, gpu_hours=8.0, threads=8))
     assert ask_for(row, sweep.resources, sweep.slurm, None).minutes == 2 * 60
     assert ask_for(row, sweep.resources, sweep.slurm, None, 2.5).minutes == 8 * 60
+
+
+def test_a_launch_asks_for_the_time_of_evaluation(tmp_path: Path) -> None:
+    """Of many pictures, beside a training of minutes."""
+    found = []
+    for pairs in (400, 400_000_000):
+        text = SMALL.replace("pairs: 400,", f"pairs: {pairs},")
+        plan = make_plan(load_sweep(write_small(tmp_path, text), tmp_path), tmp_path / "runs")
+        statuses = read_statuses(plan, tmp_path / "runs", [], Queue())
+        wanted = choose_runs(
+            plan, statuses, tmp_path / "runs", [], commands.Limits(1, None),
+            by_hand=True, retry=False, wants=lambda _: True,
+        )  # fmt: skip
+        found.append({item.ask.minutes for item in wanted})
+    assert found[0] == {60} and min(found[1]) >= 240
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,7 @@ from clipa_scaling import schema
 CELL = ["stage", *(name for name in schema.SPEC if name not in ("seed", "kind", "parent"))]
 MOST_NAMES = 4  # of fields in a line's name
 COSTS = ["train_flops", "flops_per_sample", "image_params", "total_params"]
-PIPELINE_COSTS = {
-    "pipeline_flops": "train_flops",
-    "pipeline_hours": "gpu_hours",
-    "pipeline_hours_used": "gpu_hours_used",
-    "pipeline_dollars": "dollars",
-}
+
 LEVEL = 0.95
 # What a study is judged by where the reader names no measure: the first that it has.
 MAIN_MEASURES = {
@@ -42,15 +37,14 @@ def summarise_cells(
     """One row per cell of done runs and evaluation point; the `common` protocol where there is one.
 
     Columns: the cell's, `before` (see `name_parents`), `evaluated_at` (samples), `mean` of `seeds`
-    runs, `half_width` of its 95 % interval (see `half_widths`), and costs. `measure`: by default
-    the study's main one.
+    runs, `half_width` of its 95 % interval (see `half_widths`), costs, and `is_trunk`: of a
+    steady rate, with branches. `measure`: by default the study's main one.
     `eval_set`: by default the first with the measure. `size`: `training`, the default where there
     is one, or `full`; see `choose_size`. `left_out`: also the runs that exclusions.yaml leaves out.
     Raises TableError where the set was not measured in one way throughout by one tokenizer.
     """
     runs, evals = tables["runs"], tables["evals"]
-    if not left_out:
-        runs = runs[runs["left_out"].isna()]
+    runs = runs if left_out else runs[runs["left_out"].isna()]
     measure = measure or main_measure(tables)
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     common = chosen["protocol"] == "common"
@@ -65,6 +59,8 @@ def summarise_cells(
     chosen = chosen.rename(columns={"samples": "evaluated_at"})
     runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
+    branched = done["run"].isin(runs.loc[(runs["kind"] == "decay").fillna(False), "parent"])
+    done["is_trunk"] = branched & (done["schedule"] == "constant").fillna(False)
     # A decay run's own cost is its decay's; its model has seen all its samples.
     whole = 3.0 * done["samples"] * done["flops_per_sample"]
     is_decay = (done["kind"] == "decay").fillna(False)
@@ -83,6 +79,7 @@ def summarise_cells(
             seeds=("value", "count"),
             variance=("value", "var"),
             n=("n", "first"),
+            is_trunk=("is_trunk", "any"),
             tuned=("tuned", "first"),
             **{name: (name, "first") for name in COSTS},
         )
@@ -155,13 +152,15 @@ def hide_tuned(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_differing(rows: pd.DataFrame) -> list[str]:
-    """The fields of a cell in which rows are known to differ; under resize the image size follows.
+    """The fields of a cell in which rows are known to differ, and none that follows from others.
 
     Imported rows leave much unknown, which is no difference.
     """
     names = [name for name in CELL if rows[name].nunique() > 1]
     if (rows["image_reduction"] == "resize").all():
         names = [name for name in names if name != "image_size"]
+    if "samples" in names and not (rows.groupby("samples")["decay_samples"].nunique() > 1).any():
+        names = [name for name in names if name != "decay_samples"]
     return names
 
 
@@ -190,40 +189,6 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     if (cells.groupby(points, dropna=False)["before"].nunique() > 1).any():
         lines = lines + (" after " + cells["before"]).where(cells["before"] != "", "")
     return lines
-
-
-def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The runs that no other run's training starts from, with the columns of PIPELINE_COSTS.
-
-    Those are sums over a run and all its ancestors.
-    """
-    runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
-    trained = runs[runs["kind"].fillna("") != "evaluate"]
-    leaves = trained[~trained.index.isin(trained["parent"])].copy()
-    leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
-    for name, column in PIPELINE_COSTS.items():
-        leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
-    return leaves.reset_index()
-
-
-def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
-    """A cost of a run and all it starts from; NaN where an ancestor is not in the table.
-
-    Of a decay run's parent counts the part before the branch.
-    """
-    costs, samples = runs[column].astype(float), runs["samples"].astype(float)
-    parents = runs["parent"].astype("string").fillna("")
-    leaves = samples - runs["decay_samples"].astype(float)
-    total, share = 0.0, 1.0
-    while run:
-        if run not in runs.index:
-            return math.nan
-        total += share * float(costs[run])
-        parent = str(parents[run])
-        is_branch = runs.at[run, "kind"] == "decay" and parent in runs.index
-        share = float(leaves[run] / samples[parent]) if is_branch else 1.0
-        run = parent
-    return total
 
 
 def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:
@@ -291,9 +256,13 @@ def half_widths(cells: pd.DataFrame, is_fraction: bool) -> pd.Series:
 
 
 def at_the_end(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells' last evaluations alone; where nobody knows when, the only one there is."""
+    """The cells' last evaluations alone; where nobody knows when, the only one there is.
+
+    Without trunks, whose rate never came down: their branches stand for them.
+    """
     unknown = cells["evaluated_at"].isna() & cells["samples"].isna()
-    return cells[(cells["evaluated_at"] == cells["samples"]).fillna(False) | unknown]
+    ended = (cells["evaluated_at"] == cells["samples"]).fillna(False) | unknown
+    return cells[ended & ~cells["is_trunk"]]
 
 
 def as_percent(cells: pd.DataFrame) -> pd.Series:

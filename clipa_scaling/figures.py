@@ -31,17 +31,18 @@ from clipa_scaling.cells import (
     at_the_end,
     main_measure,
     name_lines,
-    sum_pipelines,
     summarise_cells,
 )
 from clipa_scaling.collect import load_tables
 from clipa_scaling.exclusions import tell_left_out
+from clipa_scaling.pipelines import sum_pipelines
 from clipa_scaling.published import has_earlier, load_earlier
 from clipa_scaling.schema import TableError, label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^v"
 LONGEST_LINE = 120  # of a title
+MOST_INSIDE = 6  # lines of a legend that leaves room for the data
 
 
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -64,7 +65,12 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     right.xaxis.set_minor_locator(NullLocator())
     right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
     accuracy_axis(left, MAIN_MEASURES[main_measure(tables)])
-    left.legend(title=label("model"), frameon=False)
+    if len(left.get_legend_handles_labels()[1]) > MOST_INSIDE:
+        figure.set_figwidth(13.5)
+        lines = left.get_legend_handles_labels()
+        figure.legend(*lines, title=label("model"), frameon=False, loc="outside right center")
+    else:
+        left.legend(title=label("model"), frameon=False)
     figure.suptitle(f"{title}\n{bars(cells)}{left_out(tables)}", fontsize=10)
     return figure
 
@@ -240,7 +246,7 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
         return []
     title = f"{name}: accuracy against image tokens and compute"
     drawn = {"accuracy_vs_image_tokens": accuracy_vs_image_tokens(tables, title)}
-    if len(at_the_end(cells)) < len(cells):  # evaluated during training too
+    if (cells["evaluated_at"] < cells["samples"]).any():  # evaluated during training too
         title = f"{name}: accuracy during training"
         drawn["accuracy_vs_samples"] = accuracy_vs_samples(tables, title)
     runs = tables["runs"]

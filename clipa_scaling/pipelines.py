@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from clipa_scaling.cells import CELL, PIPELINE_COSTS, find_differing, main_measure, sum_pipelines
+from clipa_scaling import schema
+from clipa_scaling.cells import CELL, find_differing, main_measure
 from clipa_scaling.collect import make_table
 from clipa_scaling.schema import PIPELINE_STAGE, pipeline_columns
 
@@ -19,6 +20,13 @@ REDUCTIONS = ("image_reduction", "text_reduction")
 SHORTENED = {*LENGTHS, *REDUCTIONS, "image_size", "word_classes", "stage"}
 SEPARATOR = " > "  # of stages
 ARROW = " → "
+
+PIPELINE_COSTS = {
+    "pipeline_flops": "train_flops",
+    "pipeline_hours": "gpu_hours",
+    "pipeline_hours_used": "gpu_hours_used",
+    "pipeline_dollars": "dollars",
+}
 
 Run = Mapping[str, Any]
 Key = tuple[object, ...]
@@ -37,7 +45,7 @@ def make_pipelines(
 
     Columns are those of `schema.pipeline_columns`. Values are those of the measure (by default the
     study's main one, on its first set) under the `common` protocol where there is one, and at the
-    size of training where there are two. Costs are `cells.sum_pipelines`'.
+    size of training where there are two. Costs are `sum_pipelines`'.
     """
     measure = measure or main_measure(tables)
     known = read_runs(tables)
@@ -219,3 +227,37 @@ def chain_text(values: Sequence[object]) -> str:
     """`4 → 16`; one value where all stages have it."""
     told = ["?" if value is None or pd.isna(value) else str(value) for value in values]  # type: ignore[call-overload]
     return told[0] if len(set(told)) == 1 else ARROW.join(told)
+
+
+def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The runs that no other run's training starts from, with the columns of PIPELINE_COSTS.
+
+    Those are sums over a run and all its ancestors.
+    """
+    runs = tables["runs"].dropna(subset=["run"]).drop_duplicates("run").set_index("run")
+    trained = runs[runs["kind"].fillna("") != "evaluate"]
+    leaves = trained[~trained.index.isin(trained["parent"])].copy()
+    leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
+    for name, column in PIPELINE_COSTS.items():
+        leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
+    return leaves.reset_index()
+
+
+def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
+    """A cost of a run and all it starts from; NaN where an ancestor is not in the table.
+
+    Of a decay run's parent counts the part before the branch.
+    """
+    costs, samples = runs[column].astype(float), runs["samples"].astype(float)
+    parents = runs["parent"].astype("string").fillna("")
+    leaves = samples - runs["decay_samples"].astype(float)
+    total, share = 0.0, 1.0
+    while run:
+        if run not in runs.index:
+            return math.nan
+        total += share * float(costs[run])
+        parent = str(parents[run])
+        is_branch = runs.at[run, "kind"] == "decay" and parent in runs.index
+        share = float(leaves[run] / samples[parent]) if is_branch else 1.0
+        run = parent
+    return total

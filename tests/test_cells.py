@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from clipa_scaling import schema
-from clipa_scaling.cells import CELL, at_the_end, name_lines, sum_pipelines, summarise_cells
+from clipa_scaling.cells import CELL, at_the_end, name_lines, summarise_cells
 from clipa_scaling.collect import make_table
+from clipa_scaling.pipelines import sum_pipelines
 
 N = 400
 

@@ -9,8 +9,9 @@ from PIL import Image
 from small_sweep import run_sweep, write_small
 
 from clipa_scaling import sweep as command_line
-from clipa_scaling.cells import at_the_end, sum_pipelines, summarise_cells
+from clipa_scaling.cells import at_the_end, summarise_cells
 from clipa_scaling.collect import load_tables
+from clipa_scaling.pipelines import sum_pipelines
 from clipa_scaling.rundir import read_json, read_jsonl
 from clipa_scaling.sweepfile import load_sweep
 

@@ -53,7 +53,7 @@ def protocols_of(item: EvalSet, protocols: tuple[str, ...]) -> tuple[str, ...]:
 
 def asked_of(spec: RunSpec) -> Asked:
     """What a run measures by itself."""
-    return Asked(spec.evals, spec.protocols, spec.eval_sizes, spec.full_px)
+    return Asked(spec.evals, spec.protocols, spec.measured_sizes, spec.full_px)
 
 
 def full_tokens(spec: RunSpec, full_px: int) -> int:

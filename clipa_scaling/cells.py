@@ -67,8 +67,9 @@ def summarise_cells(
     done = done.assign(train_flops=done["train_flops"].mask(is_decay, whole))
     chosen = choose_size(chosen, done, size)
     tokenizers = chosen["run"].map(done.set_index("run")["tokenizer"])
-    for _, rows in chosen.groupby(tokenizers.fillna("")):  # a field of cells, which no line hides
-        check_one_benchmark(rows)
+    # A field of cells, which no line hides where it is known; imported rows may stand in any.
+    for name in tokenizers.dropna().unique() if tokenizers.notna().any() else [""]:
+        check_one_benchmark(chosen[(tokenizers == name).fillna(False) | tokenizers.isna()])
     joined = done.merge(
         chosen[["run", "evaluated_at", "value", "n"]], on="run", validate="one_to_many"
     )

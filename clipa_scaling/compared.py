@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from clipa_scaling.cells import CELL, check_one_benchmark, main_measure
+from clipa_scaling.cells import CELL, check_one_benchmark, main_measure, take_one_way
 from clipa_scaling.models import load_model
 from clipa_scaling.schema import TableError
 
@@ -129,6 +129,8 @@ def choose_evals(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set]
+    imported = chosen["run"].isin(runs.loc[runs["imported"].notna(), "run"])
+    chosen = take_one_way(chosen.assign(is_named=chosen["evaluation"].notna() | imported))
     check_one_benchmark(chosen)
     if not chosen["value"].between(0, 1).all():
         raise TableError(

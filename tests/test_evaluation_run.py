@@ -85,7 +85,7 @@ def rows_of(run: RunDir) -> list[dict[str, Any]]:
 def test_the_rows_are_those_of_the_parent_to_the_last_bit(parent: RunDir, measure: Measure) -> None:
     run = measure("all")
     assert work(run) == (DONE, None), read_state(run).reason
-    assert len(rows_of(parent)) == 4 + 7
+    assert len(rows_of(parent)) == 6 + 7
     assert rows_of(run) == rows_of(parent)
     assert sorted(path.name for path in run.path.iterdir()) == [
         "attempts", "done.json", "evals.json", "events.jsonl", "spec.json", "state.json",

@@ -48,8 +48,7 @@ def summarise_cells(
     measure = measure or main_measure(tables)
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     common = chosen["protocol"] == "common"
-    if common.any():
-        chosen = chosen[common]
+    chosen = chosen[common] if common.any() else chosen
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set]

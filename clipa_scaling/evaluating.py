@@ -18,6 +18,7 @@ from clipa_scaling.grid import Grid, Planned
 from clipa_scaling.measured import find_children, find_missing
 from clipa_scaling.plan import Plan, make_plan
 from clipa_scaling.rundir import RunDir
+from clipa_scaling.schema import TRIAL_STAGES
 from clipa_scaling.show import MOST_ROWS, dollars, hours
 from clipa_scaling.spec import run_id
 from clipa_scaling.start import Launch
@@ -59,6 +60,7 @@ def plan_missing(
         row.planned
         for row in study.rows
         if row.state.name == "done" and row.planned.spec.kind != "evaluate" and wants(row.planned)
+        if row.planned.spec.stage not in TRIAL_STAGES  # they choose values, and none reads theirs
     ]
     children = find_children(runs, (run.id for run in done))
     planned = []

@@ -36,7 +36,12 @@ def check_exclusions(plan: Plan, results: Path) -> None:
     if (results / "exclusions.yaml").exists():
         from clipa_scaling.exclusions import read_exclusions  # slow to import
 
-        read_exclusions(results, [row.planned.id for row in plan.rows])
+        known = {row.planned.id for row in plan.rows}
+        table = results / "runs.csv"  # has what was imported, too
+        if table.exists():
+            with table.open(newline="", encoding="utf-8") as lines:
+                known |= {row["run"] for row in csv.DictReader(lines) if row["run"]}
+        read_exclusions(results, sorted(known))
 
 
 def applies_exclusions(results: Path) -> bool:

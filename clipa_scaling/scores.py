@@ -15,28 +15,27 @@ class NotEvaluated(ValueError):
     """A done run without the evaluation that is asked for."""
 
 
-def choose_set(measure: str, sets: Sequence[EvalSet]) -> tuple[str, EvalSet]:
-    """The measure, where none is given the first that there is, and the first set that has it.
+def find_sets(measure: str, sets: Sequence[EvalSet]) -> list[tuple[str, EvalSet]]:
+    """The measure, where none is given the first that there is, with each set that has it.
 
     ValueError where no set has.
     """
     for name in [measure] if measure else TASKS:
-        for item in sets:
-            if item.task == TASKS[name]:
-                return name, item
+        found = [(name, item) for item in sets if item.task == TASKS[name]]
+        if found:
+            return found
     what = f"a {TASKS[measure]} set" if measure else "an evaluation set"
     raise ValueError(f"has nothing to judge by; add {what} to data.evals")
 
 
-def read_score(run: RunDir, spec: RunSpec, measure: str) -> float | None:
-    """Held-out loss, or the logarithm of the error, at the end; infinite where the run diverged.
+def read_score(run: RunDir, spec: RunSpec, name: str, item: EvalSet) -> float | None:
+    """By one set: held-out loss, or the logarithm of the error, at the end; infinite: it diverged.
 
     None while it is not over. NotEvaluated where it is, and the evaluation is missing.
     """
     state = read_state(run).name
     if state != "done":
         return math.inf if state == "diverged" else None
-    name, item = choose_set(measure, spec.evals)
     found = read_json(run.evals) or {"rows": []}
     wanted = (spec.samples, item.name, item.benchmark, name)
     rows = [

@@ -17,8 +17,8 @@ from clipa_scaling.models import load_model
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, find_optimum, find_ratio, round_value
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
-from clipa_scaling.scores import NotEvaluated, choose_set, read_score
-from clipa_scaling.spec import RunSpec
+from clipa_scaling.scores import NotEvaluated, find_sets, read_score
+from clipa_scaling.spec import EvalSet, RunSpec
 from clipa_scaling.stage import Cell, Stage, default_of
 from clipa_scaling.tuneblock import TRANSFER, Transfer, Tuned, Tuning, read_tunings
 from clipa_scaling.yamlfile import Document, SweepError
@@ -47,12 +47,13 @@ def tune_cells(
 class Group:
     """The cells that share one optimum; `first`: the first of them as the file has it.
 
-    base: that cell with the ladder's middle value.
+    base: that cell with the ladder's middle value. judge: the measure and set that decide.
     """
 
     first: Cell
     base: RunSpec
     cells: list[Cell]
+    judge: tuple[str, EvalSet]
 
 
 class Tuner:
@@ -66,8 +67,6 @@ class Tuner:
         self.first, self.tuning = first, tuning
         self.unevaluated: set[str] = set()
         self.groups = self.group(cells)
-        for group in self.groups:
-            self.check(group.base)
 
     def group(self, cells: list[Cell]) -> list[Group]:
         """The cells by the `per` fields, less those whose value a rule or `include` sets."""
@@ -84,7 +83,9 @@ class Tuner:
             key = repr([ruled.values.get(name, default_of(name)) for name in tuning.per])
             if key not in groups:
                 base = self.expansion.resolve(ruled, {"stage": TUNE}).spec
-                groups[key] = Group(cell.copy(), base, [])
+                self.check(base)
+                judge = find_sets(tuning.measure, base.evals)[0]
+                groups[key] = Group(cell.copy(), base, [], judge)
             groups[key].cells.append(cell)
         if own:
             message = f"{own} cells are not tuned: a rule or include sets their {tuning.field}"
@@ -104,7 +105,7 @@ class Tuner:
             message += f"{tuning.at_samples:,}, or 0 for no check"
             raise self.document.error((*tuning.where, "transfer_samples"), message)
         try:
-            choose_set(tuning.measure, base.evals)
+            find_sets(tuning.measure, base.evals)
         except ValueError as error:
             raise self.document.error(tuning.where, str(error)) from None
 
@@ -141,7 +142,7 @@ class Tuner:
                 break
             bisect.insort(ladder, further)
             added[side] += 1
-        measure, judged_by = choose_set(tuning.measure, group.base.evals)
+        measure, judged_by = group.judge
         tuned = Tuned(
             tuning=tuning,
             per={name: getattr(group.base, name) for name in tuning.per},
@@ -158,13 +159,13 @@ class Tuner:
         self, group: Group, ladder: Sequence[float], samples: int, stage: str
     ) -> Optimum | None:
         """Plan the runs of a ladder; their optimum, or None until all are over."""
-        values, scores = [], []
+        values, trials = [], []
         for value in ladder:
             for seed in self.tuning.seeds:
-                trial = self.make_trial(group, value, samples, stage, seed)
-                self.expansion.add_trial(trial, self.tuning.field)
+                trials.append(self.make_trial(group, value, samples, stage, seed))
+                self.expansion.add_trial(trials[-1], self.tuning.field)
                 values.append(value)
-                scores.append(self.read(trial))
+        scores = self.read(group, trials)
         known = [score for score in scores if score is not None]
         return find_optimum(values, known) if len(known) == len(scores) else None
 
@@ -202,10 +203,28 @@ class Tuner:
             return False
         return True
 
-    def read(self, trial: Planned) -> float | None:
-        """A run's score; None while it is not over, or has none."""
+    def read(self, group: Group, trials: Sequence[Planned]) -> list[float | None]:
+        """Scores of runs by one set, None of those that are not over, or have none.
+
+        By the first set that all which are over were evaluated on, so that a set added to the file
+        since unmakes nothing.
+        """
+        sets = find_sets(self.tuning.measure, group.base.evals)
+        for name, item in sets:
+            try:
+                scores = [self.score(trial, name, item) for trial in trials]
+            except NotEvaluated:
+                continue
+            group.judge = (name, item)
+            return scores
+        return [self.score_or_note(trial, *sets[0]) for trial in trials]
+
+    def score(self, trial: Planned, name: str, item: EvalSet) -> float | None:
+        return read_score(RunDir(self.runs / trial.id), trial.spec, name, item)
+
+    def score_or_note(self, trial: Planned, name: str, item: EvalSet) -> float | None:
         try:
-            return read_score(RunDir(self.runs / trial.id), trial.spec, self.tuning.measure)
+            return self.score(trial, name, item)
         except NotEvaluated:
             self.unevaluated.add(trial.id)
             return None

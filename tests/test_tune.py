@@ -242,3 +242,15 @@ def test_a_study_tunes_extends_its_ladder_trains_and_goes_on_after_a_kill(tmp_pa
     again = run_sweep(sweep, "--cluster", "inline")
     assert again.returncode == 0 and f"nothing to do: {len(cells)} done" in again.stdout
     assert (tmp_path / "results/tuned/tuned.csv").read_bytes() == before
+
+
+def test_a_set_added_to_the_file_unmakes_no_tuned_value(tmp_path: Path) -> None:
+    before = end_all(tmp_path, tuned_text("transfer_samples: 0"), "tune", bowl(1.7e-3))
+    text = tuned_text("transfer_samples: 0").replace(
+        "  evals:\n",
+        "  evals:\n    newer: {path: scenes, task: retrieve, pairs: 9, seed: 77}\n",
+        1,
+    )
+    after = load(tmp_path, text)
+    assert rates(after, "pretrain") == rates(before, "pretrain")
+    assert {run.waits for run in of(after, "pretrain")} == {()}

@@ -50,6 +50,7 @@ def make_pipelines(
     measure = measure or main_measure(tables)
     known = read_runs(tables)
     evals, eval_set = choose_evals(tables["evals"], measure, eval_set)
+    evals = take_most(evals)
     after, before = values_after(evals, known), values_before(evals, known)
     leaves = sum_pipelines(tables)
     chains = {str(run): follow_back(known, str(run)) for run in leaves["run"]}
@@ -100,11 +101,15 @@ def choose_evals(
     named = chosen[chosen["evaluation"].notna()]  # older versions' are not, until made anew
     if named["run"].nunique() == chosen["run"].nunique():
         chosen = named
-    ways = chosen.groupby(chosen["fingerprint"].fillna(""))["run"].nunique()
-    if len(ways) > 1:  # one for all, that which the most runs have
-        chosen = chosen[chosen["fingerprint"].fillna("") == str(ways.idxmax())]
     later = chosen["by"].notna()  # of several later ones the first made, as they stand in the table
     return pd.concat([chosen[~later], chosen[later]]), eval_set
+
+
+def take_most(evals: pd.DataFrame) -> pd.DataFrame:
+    """Of a set measured in several ways the one that the most runs have, so that drops mix none."""
+    way = evals["fingerprint"].fillna("")
+    ways = evals["run"].groupby(way).nunique()
+    return evals if len(ways) < 2 else evals[way == str(ways.idxmax())]
 
 
 def values_after(evals: pd.DataFrame, known: Mapping[str, Run]) -> dict[str, float]:

@@ -52,6 +52,6 @@ def test_a_set_is_packed_first_then_measured_and_collected(new_study: NewStudy) 
     packing, runs = study.batches()
     assert runs.after == (packing.job,) and runs.tasks[0].startswith("evaluate-")
     table = (study.sweep.parent / "results/queue/evals.csv").read_text()
-    assert table.count(f",{runs.tasks[0]},") == 2
+    assert table.count(f",{runs.tasks[0]},") == 3
     assert study.launch("--evaluate", str(new)).startswith("nothing to evaluate: 1 done runs")
     assert study.launch().startswith("nothing to do: 1 done.")

@@ -42,7 +42,8 @@ class Planned:
     """A run, its id and what the file itself says of it (`asked`, defaults left out).
 
     waits: fields that tuning is still to find, so that the spec is good for a price alone, and the
-    id is no folder's. trial: of a short run, the field that it tries.
+    id is no folder's. trial: of a short run, the field that it tries. lacks: the set that tuning
+    judges by, where the short run is done without it.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Planned:
     asked: Mapping[str, Any]
     waits: tuple[str, ...] = ()
     trial: str = ""
+    lacks: str = ""
 
 
 @dataclass(frozen=True)

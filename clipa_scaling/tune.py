@@ -10,14 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from clipa_scaling.children import find_children
 from clipa_scaling.counts import count_model
 from clipa_scaling.grid import Expansion, Planned
 from clipa_scaling.models import load_model
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, find_optimum, find_ratio, round_value
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
-from clipa_scaling.scores import NotEvaluated, choose_set, read_score
+from clipa_scaling.scores import Judge, choose_judge, find_judges, read_outcome, read_score
 from clipa_scaling.spec import RunSpec
 from clipa_scaling.stage import Cell, Stage, default_of
 from clipa_scaling.tuneblock import TRANSFER, Transfer, Tuned, Tuning, read_tunings
@@ -55,6 +57,13 @@ class Group:
     cells: list[Cell]
 
 
+class Trial(NamedTuple):
+    """A run that tries a value."""
+
+    value: float
+    run: Planned
+
+
 class Tuner:
     """The tuning of one field."""
 
@@ -64,7 +73,7 @@ class Tuner:
     ):  # fmt: skip
         self.document, self.runs, self.expansion = document, runs, expansion
         self.first, self.tuning = first, tuning
-        self.unevaluated: set[str] = set()
+        self.unevaluated: dict[str, str] = {}  # and the set that decides
         self.groups = self.group(cells)
         for group in self.groups:
             self.check(group.base)
@@ -104,7 +113,7 @@ class Tuner:
             message += f"{tuning.at_samples:,}, or 0 for no check"
             raise self.document.error((*tuning.where, "transfer_samples"), message)
         try:
-            choose_set(tuning.measure, base.evals)
+            find_judges(tuning.measure, base.evals)
         except ValueError as error:
             raise self.document.error(tuning.where, str(error)) from None
 
@@ -119,18 +128,21 @@ class Tuner:
                 value = tuned.value if known else self.tuning.middle
                 cell.set(self.tuning.field, value, self.tuning.where)
                 cell.waits += () if known else (self.tuning.field,)
-        for run in sorted(self.unevaluated):
-            message = f"{run} is done and was never evaluated by what tuning asks for; remove its "
-            message += "folder to run it again, or judge by a set and measure that it has"
+        for run, name in sorted(self.unevaluated.items()):
+            self.expansion.runs[run] = replace(self.expansion.runs[run], lacks=name)
+            message = f"{run} is done and was never evaluated by what tuning asks for, {name}; "
+            message += "pass --evaluate to do so, or judge by a set and measure that it has"
             self.expansion.warnings.append(str(self.document.error(self.tuning.where, message)))
         self.expansion.tuned += found
 
     def tune_group(self, group: Group) -> Tuned:
         """The runs of a ladder, with further values while its best is at an edge."""
         tuning = self.tuning
+        judges = find_judges(tuning.measure, group.base.evals)
         ladder, added = list(tuning.over), {-1: 0, 1: 0}
         while True:
-            optimum = self.judge(group, ladder, tuning.at_samples, TUNE)
+            trials = self.plan_trials(group, ladder, tuning.at_samples, TUNE)
+            optimum, judge = self.find_optimum(trials, judges)
             # Where all diverged, smaller is the side to go to.
             all_diverged = optimum is not None and optimum.flag == ALL_DIVERGED
             side = -1 if all_diverged else 0 if optimum is None else optimum.edge
@@ -141,11 +153,10 @@ class Tuner:
                 break
             bisect.insort(ladder, further)
             added[side] += 1
-        measure, judged_by = choose_set(tuning.measure, group.base.evals)
         tuned = Tuned(
             tuning=tuning,
             per={name: getattr(group.base, name) for name in tuning.per},
-            measured=(measure, judged_by.name),
+            judge=judge,
             at_samples=whole_steps(tuning.at_samples, group.base),
             over=tuple(ladder),
         )
@@ -154,19 +165,36 @@ class Tuner:
         value = optimum.value if optimum.flag else round_value(optimum.value)
         return replace(tuned, optimum=optimum, value=value)
 
-    def judge(
-        self, group: Group, ladder: Sequence[float], samples: int, stage: str
-    ) -> Optimum | None:
-        """Plan the runs of a ladder; their optimum, or None until all are over."""
-        values, scores = [], []
+    def plan_trials(
+        self, group: Group, ladder: Sequence[float], samples: int, stage: str, waits: bool = False
+    ) -> list[Trial]:
+        """Plan the runs of a ladder."""
+        trials = []
         for value in ladder:
             for seed in self.tuning.seeds:
-                trial = self.make_trial(group, value, samples, stage, seed)
+                trial = self.make_trial(group, value, samples, stage, seed, waits)
                 self.expansion.add_trial(trial, self.tuning.field)
-                values.append(value)
-                scores.append(self.read(trial))
+                trials.append(Trial(value, trial))
+        return trials
+
+    def find_optimum(
+        self, trials: Sequence[Trial], judges: Sequence[Judge]
+    ) -> tuple[Optimum | None, Judge]:
+        """The optimum of a ladder, None until all its runs are over, and what judged."""
+        children = find_children(self.runs, (trial.run.id for trial in trials))
+        outcomes = [
+            read_outcome(RunDir(self.runs / run.id), run.spec, children.get(run.id, ()))
+            for run in (trial.run for trial in trials)
+        ]
+        judge = choose_judge(judges, outcomes)
+        scores = [read_score(outcome, judge) for outcome in outcomes]
+        for trial, outcome, score in zip(trials, outcomes, scores, strict=True):
+            if outcome.state == "done" and score is None:
+                self.unevaluated[trial.run.id] = judge.item.name
         known = [score for score in scores if score is not None]
-        return find_optimum(values, known) if len(known) == len(scores) else None
+        if len(known) < len(scores):
+            return None, judge
+        return find_optimum([trial.value for trial in trials], known), judge
 
     def make_trial(
         self, group: Group, value: float, samples: int, stage: str, seed: int, waits: bool = False
@@ -202,14 +230,6 @@ class Tuner:
             return False
         return True
 
-    def read(self, trial: Planned) -> float | None:
-        """A run's score; None while it is not over, or has none."""
-        try:
-            return read_score(RunDir(self.runs / trial.id), trial.spec, self.tuning.measure)
-        except NotEvaluated:
-            self.unevaluated.add(trial.id)
-            return None
-
     def check_transfer(self, found: list[Tuned]) -> None:
         """Longer runs about the value of the cheapest combination: a step below, at, and above."""
         if not found or self.tuning.transfer_samples == 0:
@@ -224,14 +244,9 @@ class Tuner:
         middle = self.tuning.middle if waits else tuned.value
         ladder = [short(middle / self.tuning.step), middle, short(middle * self.tuning.step)]
         ladder = [value for value in ladder if self.is_possible(group, value)]
-        optimum = None
-        if waits:
-            for value in ladder:
-                for seed in self.tuning.seeds:
-                    trial = self.make_trial(group, value, samples, LONGER, seed, waits=True)
-                    self.expansion.add_trial(trial, self.tuning.field)
-        else:
-            optimum = self.judge(group, ladder, samples, LONGER)
+        trials = self.plan_trials(group, ladder, samples, LONGER, waits)
+        # By what judged the short runs, for else the two optima say nothing of each other.
+        optimum = None if waits else self.find_optimum(trials, [tuned.judge])[0]
         transfer = Transfer(samples)
         if optimum is not None and tuned.optimum is not None:
             transfer = Transfer(samples, optimum, find_ratio(optimum, tuned.optimum))

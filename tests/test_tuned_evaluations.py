@@ -1,0 +1,77 @@
+"""Tuning, and what is evaluated later: which set judges, which short runs are measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuned_sweep import HEAD, bowl, end_all, load, of, rates, tuned_text
+
+from clipa_scaling.collect import collect, evaluated_otherwise
+from clipa_scaling.evaluating import plan_missing
+from clipa_scaling.grid import Planned
+from clipa_scaling.plan import Plan
+from clipa_scaling.rundir import RunDir, make_run, write_json
+from clipa_scaling.spec import spec_to_json
+
+SHORT = "transfer_samples: 0"
+FIRST = "    first: {path: scenes, task: retrieve, pairs: 100, seed: 3}\n"
+
+
+def with_set_first(text: str) -> str:
+    return text.replace("  evals:\n", "  evals:\n" + FIRST)
+
+
+def missing(plan: Plan, runs: Path) -> list[Planned]:
+    return [row.planned for row in plan_missing(plan, runs, None, lambda _: True).plan.rows]
+
+
+def end_evaluation(runs: Path, child: Planned, value: float) -> None:
+    """Leave what an evaluation run leaves that found one value on every set."""
+    run = RunDir(runs / child.id)
+    make_run(run, spec_to_json(child.spec))
+    rows = [
+        {"samples": child.spec.samples, "set": item.name, "fingerprint": item.benchmark}
+        | {"protocol": "common", "name": "loss", "value": value, "n": 150}
+        for item in child.spec.evals
+    ]
+    write_json(run.evals, {"rows": rows})
+    write_json(run.done, {"samples": child.spec.samples, "attempt": 1})
+
+
+def test_a_set_put_first_later_does_not_undo_tuning(tmp_path: Path) -> None:
+    text, runs = tuned_text(SHORT), tmp_path / "runs"
+    end_all(tmp_path, text, "tune", bowl(2e-3))
+    end_all(tmp_path, text, "pretrain", bowl(2e-3))
+    plan = load(tmp_path, with_set_first(text))
+    cells = [row for row in plan.rows if row.planned.spec.stage == "pretrain"]
+    assert [row.state.name for row in cells] == ["done"] * 2
+    assert {item.measured for item in plan.sweep.grid.tuned} == {("loss", "held_out")}
+    assert {child.spec.parent for child in missing(plan, runs)} == {row.planned.id for row in cells}
+    assert evaluated_otherwise(plan, collect(plan, runs)) == 2, "the cells alone"
+
+
+def test_a_retrieve_set_added_to_classes_alone_does_not_either(tmp_path: Path) -> None:
+    text = tuned_text(SHORT)
+    [line] = [line for line in HEAD.splitlines(keepends=True) if "held_out" in line]
+    alone = text.replace(line, "")
+    plan = end_all(tmp_path, alone, "tune", lambda run: 0.9 - bowl(2e-3)(run) / 10, "accuracy")
+    plan = load(tmp_path, text)
+    assert rates(plan, "pretrain") == [(1, 2e-3), (4, 2e-3)] and not of(plan, "pretrain")[0].waits
+    assert {item.measured for item in plan.sweep.grid.tuned} == {("accuracy", "scenes")}
+
+
+def test_short_runs_without_the_set_are_evaluated_on_it_alone_and_then_judged(
+    tmp_path: Path,
+) -> None:
+    text, runs = tuned_text(f"measure: loss, {SHORT}"), tmp_path / "runs"
+    plan = end_all(tmp_path, text, "tune", lambda run: 0.5, "accuracy")
+    assert {run.lacks for run in of(plan, "tune")} == {"held_out"}
+    found = missing(plan, runs)
+    assert len(found) == 6
+    assert {item.name for child in found for item in child.spec.evals} == {"held_out"}
+    for child in found:
+        end_evaluation(runs, child, bowl(2.5e-3)(child))
+    plan = load(tmp_path, text)
+    assert rates(plan, "pretrain") == [(1, 2.5e-3), (4, 2.5e-3)]
+    assert not of(plan, "pretrain")[0].waits and not missing(plan, runs)
+    assert not [line for line in plan.warnings if "never evaluated" in line]

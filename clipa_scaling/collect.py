@@ -128,7 +128,7 @@ def run_row(
         "state": row.state.name,
         "reason": row.state.reason,
         **{name: plain(getattr(spec, name)) for name in (*schema.SPEC, "tuned")},
-        **dict.fromkeys(row.planned.waits),  # not known before they are tuned
+        **dict.fromkeys(row.planned.unknown),  # not known before they are tuned
         **asdict(row.cost),
     }
     attempt = run.last_attempt()

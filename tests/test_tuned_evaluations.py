@@ -9,7 +9,7 @@ from tuned_sweep import HEAD, bowl, end_all, load, of, rates, tuned_text
 from clipa_scaling.collect import collect, evaluated_otherwise
 from clipa_scaling.evaluating import plan_missing
 from clipa_scaling.grid import Planned
-from clipa_scaling.plan import Plan
+from clipa_scaling.plan import Plan, plan_to_json
 from clipa_scaling.rundir import RunDir, make_run, write_json
 from clipa_scaling.spec import spec_to_json
 
@@ -75,3 +75,24 @@ def test_short_runs_without_the_set_are_evaluated_on_it_alone_and_then_judged(
     assert rates(plan, "pretrain") == [(1, 2.5e-3), (4, 2.5e-3)]
     assert not of(plan, "pretrain")[0].waits and not missing(plan, runs)
     assert not [line for line in plan.warnings if "never evaluated" in line]
+
+
+def test_only_what_a_waiting_run_has_from_tuning_is_unknown(tmp_path: Path) -> None:
+    """A stage with its own rate waits for its parent, and says its rate."""
+    stages = """\
+stages:
+  own: {kind: finetune, parent: pretrain, set: {lr: 5e-5}}
+  same: {kind: finetune, parent: pretrain}
+  again: {kind: evaluate, parent: own}
+"""
+    plan = load(tmp_path, tuned_text(SHORT, stages))
+    runs = collect(plan, tmp_path / "runs")["runs"]
+    waiting = runs[runs["state"] == "blocked"].groupby("stage")["lr"]
+    assert waiting.count().to_dict() == {"again": 2, "own": 2, "pretrain": 0, "same": 0}
+    assert set(runs.loc[runs["stage"].isin(["own", "again"]), "lr"]) == {5e-5}
+    cells = plan_to_json(plan)["cells"]
+    told = {(cell["spec"]["stage"], cell["spec"]["lr"]) for cell in cells}
+    assert {("own", 5e-5), ("again", 5e-5), ("same", None), ("pretrain", None)} <= told
+    blocked = [cell for cell in cells if cell["state"] == "blocked"]
+    assert len(blocked) == 8 and all(cell["run"].endswith("-untuned") for cell in blocked)
+    assert {cell["reason"] for cell in blocked} == {"waits for tuning of lr"}

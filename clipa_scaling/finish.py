@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -31,12 +31,38 @@ def check_runs_are_here(plan: Plan, runs: Path, results: Path) -> None:
         )
 
 
-def check_exclusions(plan: Plan, results: Path) -> None:
-    """Raise SweepError for a mistake in the study's exclusions.yaml: before days of training."""
-    if (results / "exclusions.yaml").exists():
-        from clipa_scaling.exclusions import read_exclusions  # slow to import
+def check_exclusions(plan: Plan, results: Path) -> list[str]:
+    """What to know of the study's exclusions.yaml before days of training.
 
-        read_exclusions(results, [row.planned.id for row in plan.rows])
+    Raises SweepError for a mistake in it.
+    """
+    if not (results / "exclusions.yaml").exists():
+        return []
+    from clipa_scaling.collect import load_tables  # slow to import
+    from clipa_scaling.exclusions import read_exclusions
+
+    known = [row.planned.id for row in plan.rows]
+    if (results / "runs.parquet").exists():  # imported rows are in no plan
+        runs = load_tables(results)["runs"]
+        known += list(runs.loc[runs["imported"].fillna("") != "", "run"].dropna())
+    entries = read_exclusions(results, known)
+    return used_by_tuning(plan, [run for entry in entries for run in entry.runs])
+
+
+def used_by_tuning(plan: Plan, left_out: Iterable[str]) -> list[str]:
+    """A line for each run that is left out of tables' cells and decided a tuned value all the same.
+
+    Without it tuning would wait for that run for ever.
+    """
+    users: dict[str, list[str]] = {}
+    for item in plan.sweep.grid.tuned:
+        for run in item.runs:
+            users.setdefault(run, []).append(f"tune.{item.tuning.field}")
+    return [
+        f"{run} is left out by exclusions.yaml, and yet used by {', '.join(users[run])}"
+        for run in dict.fromkeys(left_out)
+        if run in users
+    ]
 
 
 def applies_exclusions(results: Path) -> bool:
@@ -108,6 +134,8 @@ def finish(
     outcome.print_outcome(console, tables)
     outcome.print_hours(console, tables["runs"])
     warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
+    excluded = [run for entry in left_out for run in entry.runs]
+    warnings += used_by_tuning(plan, excluded)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     found = plan.sweep.grid.tuned

@@ -41,9 +41,10 @@ class Excluded:
 class Planned:
     """A run, its id and what the file itself says of it (`asked`, defaults left out).
 
-    waits: fields that tuning is still to find, of this run or one above it, so that the spec is good
-    for a price alone, and the id is no folder's. unknown: those that it has from tuning itself. trial: of a short run, the field that it tries. lacks: the set that tuning
-    judges by, where the short run is done without it.
+    waits: fields that tuning is still to find, of this run or one above it, so that the spec is
+    good for a price alone, and the id is no folder's. unknown: those that it has from tuning
+    itself. trial: of a short run, the field that it tries. lacks: the set that tuning judges by,
+    where the short run is done without it.
     """
 
     id: str

@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """The fields that wait; a stage that says its own value of one waits for its parent alone."""
+        """The fields that wait, less those of which a later stage has said its own value."""
         return tuple(name for name in self.waits if self.origin[name][:2] == ("tune", name))
 
 

@@ -64,6 +64,10 @@ class Trial(NamedTuple):
     run: Planned
 
 
+def ids_of(trials: Sequence[Trial]) -> tuple[str, ...]:
+    return tuple(trial.run.id for trial in trials)
+
+
 class Tuner:
     """The tuning of one field."""
 
@@ -163,7 +167,7 @@ class Tuner:
         if optimum is None:
             return replace(tuned, waits=f"waits for tuning of {tuning.field}")
         value = optimum.value if optimum.flag else round_value(optimum.value)
-        return replace(tuned, optimum=optimum, value=value)
+        return replace(tuned, optimum=optimum, value=value, runs=ids_of(trials))
 
     def plan_trials(
         self, group: Group, ladder: Sequence[float], samples: int, stage: str, waits: bool = False
@@ -250,7 +254,8 @@ class Tuner:
         transfer = Transfer(samples)
         if optimum is not None and tuned.optimum is not None:
             transfer = Transfer(samples, optimum, find_ratio(optimum, tuned.optimum))
-        found[index] = replace(tuned, transfer=transfer)
+        used = ids_of(trials) if optimum is not None else ()
+        found[index] = replace(tuned, transfer=transfer, runs=tuned.runs + used)
 
 
 def is_included(cell: Cell, field: str) -> bool:

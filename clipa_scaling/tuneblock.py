@@ -65,7 +65,8 @@ class Tuned:
     """What tuning found for one combination of the `per` fields.
 
     value: what its cells take, NaN while they wait. optimum: None until all short runs are over.
-    waits: what for. over: the ladder with what was added to it. judge: what decided.
+    waits: what for. over: the ladder with what was added to it. judge: what decided. runs: by
+    which, those of the transfer too.
     """
 
     tuning: Tuning
@@ -77,6 +78,7 @@ class Tuned:
     optimum: Optimum | None = None
     waits: str = ""
     transfer: Transfer | None = None
+    runs: tuple[str, ...] = ()
 
     @property
     def measured(self) -> tuple[str, str]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+import pytest
 from tuned_sweep import HEAD, bowl, end_all, load, of, rates, tuned_text
 
-from clipa_scaling.collect import collect, evaluated_otherwise
+from clipa_scaling import sweep as command_line
+from clipa_scaling.collect import collect, evaluated_otherwise, save_tables
 from clipa_scaling.evaluating import plan_missing
+from clipa_scaling.finish import check_exclusions
 from clipa_scaling.grid import Planned
 from clipa_scaling.plan import Plan, plan_to_json
 from clipa_scaling.rundir import RunDir, make_run, write_json
 from clipa_scaling.spec import spec_to_json
+from clipa_scaling.yamlfile import SweepError
 
 SHORT = "transfer_samples: 0"
 FIRST = "    first: {path: scenes, task: retrieve, pairs: 100, seed: 3}\n"
@@ -96,3 +101,51 @@ stages:
     blocked = [cell for cell in cells if cell["state"] == "blocked"]
     assert len(blocked) == 8 and all(cell["run"].endswith("-untuned") for cell in blocked)
     assert {cell["reason"] for cell in blocked} == {"waits for tuning of lr"}
+
+
+def call(folder: Path, *options: str) -> int:
+    places = ["--runs", str(folder / "runs"), "--results", str(folder / "results")]
+    return command_line.main([str(folder / "small.yaml"), *places, *options])
+
+
+def test_cells_asked_for_before_their_tuning_say_what_they_wait_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(tmp_path, tuned_text(SHORT))
+    assert call(tmp_path, "--only", "stage=pretrain", "--cluster", "local") == 1
+    said = (
+        "2 runs of --only wait for tuning of lr, whose runs are not among them: --only stage=tune"
+    )
+    assert said in capsys.readouterr().out
+
+
+ENTRY = "- {run: %s, because: a broken node, by: A. B., date: 2026-01-31}\n"
+
+
+def test_a_short_run_left_out_and_yet_used_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tuned_text(SHORT)
+    end_all(tmp_path, text, "tune", bowl(2e-3))
+    plan = end_all(tmp_path, text, "pretrain", bowl(2e-3))
+    results = tmp_path / "results/tuned"
+    results.mkdir(parents=True)
+    short, cell = of(plan, "tune")[0].id, of(plan, "pretrain")[0].id
+    (results / "exclusions.yaml").write_text(ENTRY % short + ENTRY % cell)
+    said = f"{short} is left out by exclusions.yaml, and yet used by tune.lr"
+    assert check_exclusions(plan, results) == [said]
+    assert call(tmp_path, "--only", "stage=pretrain", "--cluster", "local") == 0
+    assert capsys.readouterr().out.count("and yet used by tune.lr") == 1
+
+
+def test_an_exclusion_may_name_an_imported_run_and_none_that_is_gone(tmp_path: Path) -> None:
+    plan, results = load(tmp_path, tuned_text(SHORT)), tmp_path / "results/tuned"
+    tables = collect(plan, tmp_path / "runs")
+    theirs = tables["runs"].iloc[:2].assign(run=["theirs", "gone"], imported=["open_clip", None])
+    tables["runs"] = pd.concat([tables["runs"], theirs]).astype(tables["runs"].dtypes)
+    save_tables(tables, results)
+    (results / "exclusions.yaml").write_text(ENTRY % "theirs")
+    assert check_exclusions(plan, results) == []
+    (results / "exclusions.yaml").write_text(ENTRY % "gone")
+    with pytest.raises(SweepError, match="'gone' fits no run of this study"):
+        check_exclusions(plan, results)

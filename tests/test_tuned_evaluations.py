@@ -141,7 +141,7 @@ def test_a_short_run_left_out_and_yet_used_is_told(
 def test_an_exclusion_may_name_an_imported_run_and_none_that_is_gone(tmp_path: Path) -> None:
     plan, results = load(tmp_path, tuned_text(SHORT)), tmp_path / "results/tuned"
     tables = collect(plan, tmp_path / "runs")
-    theirs = tables["runs"].iloc[:2].assign(run=["theirs", "gone"], imported=["open_clip", None])
+    theirs = tables["runs"].iloc[:2].assign(run=["theirs", "gone"], imported=["open_clip", ""])
     tables["runs"] = pd.concat([tables["runs"], theirs]).astype(tables["runs"].dtypes)
     save_tables(tables, results)
     (results / "exclusions.yaml").write_text(ENTRY % "theirs")

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling import schema
+from clipa_scaling.children import find_children, join_rows
 from clipa_scaling.evaluation import asked_of, name_row
 from clipa_scaling.hours import used_hours
-from clipa_scaling.measured import find_children, join_rows
 from clipa_scaling.plan import Plan, PlanRow
 from clipa_scaling.rundir import RunDir, read_json, read_jsonl, write_bytes
 from clipa_scaling.spec import RunSpec, legacy_values
@@ -74,7 +74,7 @@ def evaluated_otherwise(plan: Plan, tables: dict[str, pd.DataFrame]) -> int:
     return sum(
         bool(asked_of(spec).evaluations().keys() - found.get(run, set()))
         for run, spec in done.items()
-        if spec.kind != "evaluate"
+        if spec.kind != "evaluate" and spec.stage not in schema.TRIAL_STAGES
     )
 
 
@@ -128,7 +128,7 @@ def run_row(
         "state": row.state.name,
         "reason": row.state.reason,
         **{name: plain(getattr(spec, name)) for name in (*schema.SPEC, "tuned")},
-        **dict.fromkeys(row.planned.waits),  # not known before they are tuned
+        **dict.fromkeys(row.planned.unknown),  # not known before they are tuned
         **asdict(row.cost),
     }
     attempt = run.last_attempt()

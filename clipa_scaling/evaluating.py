@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from clipa_scaling.children import find_children
 from clipa_scaling.collect import load_tables
 from clipa_scaling.evaluatefile import load_asked
 from clipa_scaling.evaluation import FULL, Asked, asked_of, plan_evaluation
 from clipa_scaling.finish import OK, finish, shown
 from clipa_scaling.grid import Grid, Planned
-from clipa_scaling.measured import find_children, find_missing
+from clipa_scaling.measured import find_missing
 from clipa_scaling.plan import Plan, make_plan
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
@@ -59,13 +60,15 @@ def plan_missing(
     done = [
         row.planned
         for row in study.rows
-        if row.state.name == "done" and row.planned.spec.kind != "evaluate" and wants(row.planned)
-        if row.planned.spec.stage not in TRIAL_STAGES  # they choose values, and none reads theirs
+        if row.state.name == "done" and is_measured(row.planned) and wants(row.planned)
     ]
     children = find_children(runs, (run.id for run in done))
     planned = []
     for run in done:
         own, theirs = children.get(run.id, []), speak(run.spec)
+        if run.lacks:
+            only = tuple(item for item in theirs.evals if item.name == run.lacks)
+            theirs = replace(theirs, evals=only)
         for names in find_missing(theirs, RunDir(runs / run.id), run.spec, own):
             spec = plan_evaluation(run.id, run.spec, theirs, names, STAGE)
             planned.append(Planned(run_id(spec), spec, {}))
@@ -77,6 +80,13 @@ def plan_missing(
         missing=None,
     )
     return Missing(make_plan(todo, runs), asked, len(done))
+
+
+def is_measured(run: Planned) -> bool:
+    """Whether a run is one to evaluate: of short runs those that tuning cannot judge otherwise."""
+    if run.spec.stage in TRIAL_STAGES:
+        return bool(run.lacks)
+    return run.spec.kind != "evaluate"
 
 
 def print_missing(console: Console, found: Missing) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,9 @@ from clipa_scaling.plan import Plan
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.show import count_states
 from clipa_scaling.yamlfile import SweepError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OK, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 SETTLED_BADLY = ("failed", "diverged")  # would end so again, hence run again only when asked
@@ -31,17 +35,38 @@ def check_runs_are_here(plan: Plan, runs: Path, results: Path) -> None:
         )
 
 
-def check_exclusions(plan: Plan, results: Path) -> None:
-    """Raise SweepError for a mistake in the study's exclusions.yaml: before days of training."""
-    if (results / "exclusions.yaml").exists():
-        from clipa_scaling.exclusions import read_exclusions  # slow to import
+def check_exclusions(plan: Plan, results: Path) -> list[str]:
+    """What to know of the study's exclusions.yaml before days of training.
 
-        known = {row.planned.id for row in plan.rows}
-        table = results / "runs.csv"  # has what was imported, too
-        if table.exists():
-            with table.open(newline="", encoding="utf-8") as lines:
-                known |= {row["run"] for row in csv.DictReader(lines) if row["run"]}
-        read_exclusions(results, sorted(known))
+    Raises SweepError for a mistake in it.
+    """
+    if not (results / "exclusions.yaml").exists():
+        return []
+    from clipa_scaling.collect import load_tables  # slow to import
+    from clipa_scaling.exclusions import read_exclusions
+
+    known = [row.planned.id for row in plan.rows]
+    if (results / "runs.parquet").exists():  # imported rows are in no plan
+        runs = load_tables(results)["runs"]
+        known += list(runs.loc[runs["imported"].fillna("") != "", "run"].dropna())
+    entries = read_exclusions(results, known)
+    return used_by_tuning(plan, [run for entry in entries for run in entry.runs])
+
+
+def used_by_tuning(plan: Plan, left_out: Iterable[str]) -> list[str]:
+    """A line for each run that is left out of tables' cells and decided a tuned value all the same.
+
+    Without it tuning would wait for that run for ever.
+    """
+    users: dict[str, list[str]] = {}
+    for item in plan.sweep.grid.tuned:
+        for run in item.runs:
+            users.setdefault(run, []).append(f"tune.{item.tuning.field}")
+    return [
+        f"{run} is left out by exclusions.yaml, and yet used by {', '.join(users[run])}"
+        for run in dict.fromkeys(left_out)
+        if run in users
+    ]
 
 
 def applies_exclusions(results: Path) -> bool:
@@ -78,17 +103,7 @@ def finish(
     ended: lines on the runs that did, where the caller knows more than their folders tell.
     """
     # Slow to import, and a call with nothing to do must stay quick.
-    from clipa_scaling import (
-        collect,
-        exclusions,
-        figures,
-        imports,
-        inverse,
-        outcome,
-        pipelines,
-        provenance,
-        tunetable,
-    )
+    from clipa_scaling import collect, exclusions, figures, imports, pipelines, tunetable
 
     changed = changed_defaults(plan, runs)
     tables = collect.collect(plan, runs)
@@ -113,14 +128,7 @@ def finish(
     if changed is None:  # else a later launch could no longer tell what it would redo
         save_plan(plan, runs)
     paths = figures.save_figures(tables, plan.sweep.name, results / "figures")
-    outcome.print_outcome(console, tables)
-    outcome.print_hours(console, tables["runs"])
-    warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
-    for warning in warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-    if "tuned" in tables:
-        tunetable.print_tuned(console, plan.sweep.grid.tuned)
-    inverse.print_verdicts(console, tables)
+    print_findings(console, plan, tables, [run for entry in left_out for run in entry.runs])
     where = escape(shown(results))
     console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
     for path in paths:
@@ -130,6 +138,22 @@ def finish(
     for line in ended:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return FAILED if ended else OK
+
+
+def print_findings(
+    console: Console, plan: Plan, tables: dict[str, pd.DataFrame], left_out: Sequence[str]
+) -> None:
+    """What came out, what it cost, what to know before trusting it, tuned values, the verdict."""
+    from clipa_scaling import exclusions, inverse, outcome, provenance, tunetable
+
+    outcome.print_outcome(console, tables)
+    outcome.print_hours(console, tables["runs"])
+    warnings = [*provenance.find_mixed(tables), *exclusions.warn_of_failures(tables["runs"])]
+    for warning in [*warnings, *used_by_tuning(plan, left_out)]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    if "tuned" in tables:
+        tunetable.print_tuned(console, plan.sweep.grid.tuned)
+    inverse.print_verdicts(console, tables)
 
 
 def print_ended_badly(console: Console, plan: Plan, runs: Path) -> int:

@@ -41,15 +41,19 @@ class Excluded:
 class Planned:
     """A run, its id and what the file itself says of it (`asked`, defaults left out).
 
-    waits: fields that tuning is still to find, so that the spec is good for a price alone, and the
-    id is no folder's. trial: of a short run, the field that it tries.
+    waits: fields that tuning is still to find, of this run or one above it, so that the spec is
+    good for a price alone, and the id is no folder's. unknown: those that it has from tuning
+    itself. trial: of a short run, the field that it tries. lacks: the set that tuning judges by,
+    where the short run is done without it.
     """
 
     id: str
     spec: RunSpec
     asked: Mapping[str, Any]
     waits: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     trial: str = ""
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,7 @@ class Expansion:
                 message = "has nothing to measure; add data.evals"
                 raise self.document.error(stage.where, message)
             spec = plan_evaluation(parent_id, spec, asked, asked.evaluations(), stage.name)
-            planned = Planned(run_id(spec), spec, dict(cell.values), cell.waits)
+            planned = plan_cell(cell, spec)
             ids.setdefault(planned.id, cell)
             self.runs.setdefault(planned.id, planned)
         self.exclude_children(stage, parent)
@@ -277,7 +281,12 @@ class Expansion:
             of_all: Where = ("evaluate", "full_px") if error.field == "full_px" else ()
             where = cell.origin.get(error.field, of_all)
             raise self.document.error(where, str(error)) from None
-        if cell.waits:
-            known = {n: value for n, value in cell.values.items() if n not in cell.waits}
-            return Planned(f"{run_id(spec)}-untuned", spec, known, cell.waits)
+        return plan_cell(cell, spec)
+
+
+def plan_cell(cell: Cell, spec: RunSpec) -> Planned:
+    """A cell's run, under a name of its own while tuning is still to find something of it."""
+    if not cell.waits:
         return Planned(run_id(spec), spec, dict(cell.values))
+    known = {name: value for name, value in cell.values.items() if name not in cell.unknown}
+    return Planned(f"{run_id(spec)}-untuned", spec, known, cell.waits, cell.unknown)

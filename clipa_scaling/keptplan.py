@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,18 @@ def plan_path(plan: Plan, runs: Path) -> Path:
 
 def kept_plan(plan: Plan) -> dict[str, Any]:
     """What a later call needs of a plan: what the file asked for, and what that meant."""
-    kept = [
+    excluded = [{"asked": dict(cell.values), "reason": cell.reason} for cell in plan.excluded]
+    return {
+        "sweep": plan.sweep.name,
+        "data": dict(plan.sweep.data),
+        "resources": asdict(plan.sweep.resources),
+        "runs": kept_runs(plan),
+        "excluded": excluded,
+    }
+
+
+def kept_runs(plan: Plan) -> list[dict[str, Any]]:
+    return [
         {
             "run": row.planned.id,
             "asked": dict(row.planned.asked),
@@ -43,14 +55,22 @@ def kept_plan(plan: Plan) -> dict[str, Any]:
         }
         for row in plan.rows
     ]
-    excluded = [{"asked": dict(cell.values), "reason": cell.reason} for cell in plan.excluded]
-    return {
-        "sweep": plan.sweep.name,
-        "data": dict(plan.sweep.data),
-        "resources": asdict(plan.sweep.resources),
-        "runs": kept,
-        "excluded": excluded,
-    }
+
+
+def key_by_words(kept: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Runs by what the file says of each and of those it starts from: as JSON, as plans are kept.
+
+    Children of several parents are told apart by their parents' words, for the ids may change. A
+    parent that is no run of the plan counts by its id.
+    """
+    by_id = {run["run"]: run for run in kept}
+
+    def words(run: Mapping[str, Any]) -> list[Any]:
+        parent = run["spec"]["parent"]
+        above = words(by_id[parent]) if parent in by_id else parent
+        return [run["spec"]["stage"], run["asked"], above]
+
+    return {json.dumps(words(run), sort_keys=True): run for run in kept}
 
 
 def removed_runs(plan: Plan, runs: Path) -> list[str]:
@@ -70,9 +90,10 @@ def changed_defaults(plan: Plan, runs: Path) -> str | None:
     before = read_json(plan_path(plan, runs))
     if before is None or before["data"] != plan.sweep.data:
         return None
-    known = {(repr(old["asked"]), old["spec"]["stage"]): old for old in before["runs"]}
+    known = key_by_words(before["runs"])
+    keys = {old["run"]: key for key, old in key_by_words(kept_runs(plan)).items()}
     for row in plan.left:
-        old = known.get((repr(dict(row.planned.asked)), row.planned.spec.stage))
+        old = known.get(keys.get(row.planned.id, ""))
         if old is None or old["run"] == row.planned.id:
             continue
         if not RunDir(runs / old["run"]).done.exists():

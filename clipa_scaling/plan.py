@@ -211,7 +211,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             "samples_done": row.state.samples,
             "asked": dict(row.planned.asked),
             "spec": {
-                name: None if name in row.planned.waits else getattr(row.planned.spec, name)
+                name: None if name in row.planned.unknown else getattr(row.planned.spec, name)
                 for name in ("stage", *schema.SPEC, "tuned")
             },
             "cost": {name: finite(value) for name, value in asdict(row.cost).items()},

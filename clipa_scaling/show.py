@@ -119,7 +119,7 @@ def plan_cells(row: PlanRow) -> Sequence[str]:
 
 def tried_value(planned: Planned) -> str:
     """Which value of which field a short run tries, in brackets; empty for other runs."""
-    if not planned.trial or planned.waits:
+    if not planned.trial or planned.trial in planned.unknown:
         return ""
     value = getattr(planned.spec, planned.trial)
     return f" ({planned.spec.stage}: {planned.trial}={value:g})"

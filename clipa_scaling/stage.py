@@ -38,6 +38,11 @@ class Cell:
         """The fields whose values tuning chose, and nothing since overrode."""
         return tuple(name for name, where in self.origin.items() if where == ("tune", name))
 
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The fields that wait, less those of which a later stage has said its own value."""
+        return tuple(name for name in self.waits if self.origin[name][:2] == ("tune", name))
+
 
 def typed(document: Document, where: Where, name: str, value: Any) -> Any:
     """A field's value checked against its type, the error placed in the file."""

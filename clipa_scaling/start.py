@@ -125,7 +125,24 @@ def nothing_to_do(launch: Launch, plan: Plan) -> int:
     if whole and not (collected and applies_exclusions(launch.results)):
         return finish(launch.console, plan, launch.runs, launch.results)
     print_nothing_to_do(launch.console, plan, launch.results)
-    return print_ended_badly(launch.console, plan, launch.runs)
+    code = print_ended_badly(launch.console, plan, launch.runs)
+    return FAILED if say_waiting(launch, plan) else code
+
+
+def say_waiting(launch: Launch, plan: Plan) -> bool:
+    """Whether runs that are asked for wait for tuning whose runs are not; says so."""
+    unasked = [row.planned for row in plan.left if not launch.wants(row.planned)]
+    short = {run.trial for run in unasked if run.spec.stage == TRIAL_STAGES[0]}
+    wanted = [row.planned for row in plan.left if launch.wants(row.planned)]
+    waiting = [run for run in wanted if short.intersection(run.waits)]
+    if not waiting:
+        return False
+    fields = ", ".join(dict.fromkeys(name for run in waiting for name in run.waits))
+    say_in(launch)(
+        f"{follow.count_runs(len(waiting))} of --only wait for tuning of {fields}, whose runs are "
+        f"not among them: --only stage={TRIAL_STAGES[0]} first, or leave --only out"
+    )
+    return True
 
 
 def run_phases(
@@ -244,11 +261,13 @@ def conclude(launch: Launch, launcher: follow.Launcher, found: follow.Round) -> 
     if found.stopped_by:
         say_in(launch)(follow.stop_line(found))
         return FAILED
+    waiting = False
     if not found.submitted.batches and not refused:
         said = f"nothing to submit: {follow.summary(found)}."
         launch.console.print(said, soft_wrap=True)
+        waiting = say_waiting(launch, found.plan)
     launch.console.print("How it stands: --status; to stay and submit what follows: --follow")
-    return FAILED if refused else OK
+    return FAILED if refused or waiting else OK
 
 
 def say_in(launch: Launch) -> Callable[[str], None]:

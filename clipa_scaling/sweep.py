@@ -217,7 +217,9 @@ def launch(
         follow=options.follow,
     )
     plan = make_plan(sweep, runs)
-    check_exclusions(plan, results)
+    warnings = check_exclusions(plan, results)
+    for warning in warnings if options.evaluate is None else ():  # whose --json is all that it says
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if options.only and not any(call.wants(row.planned) for row in plan.rows):
         raise SweepError(f"{sweep.path}: --only {' '.join(options.only)} fits none of its runs")
     try:

@@ -10,15 +10,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from clipa_scaling.children import find_children
 from clipa_scaling.counts import count_model
 from clipa_scaling.grid import Expansion, Planned
 from clipa_scaling.models import load_model
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, find_optimum, find_ratio, round_value
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
-from clipa_scaling.scores import NotEvaluated, find_sets, read_score
-from clipa_scaling.spec import EvalSet, RunSpec
+from clipa_scaling.scores import Judge, choose_judge, find_judges, read_outcome, read_score
+from clipa_scaling.spec import RunSpec
 from clipa_scaling.stage import Cell, Stage, default_of
 from clipa_scaling.tuneblock import TRANSFER, Transfer, Tuned, Tuning, read_tunings
 from clipa_scaling.yamlfile import Document, SweepError
@@ -47,13 +49,23 @@ def tune_cells(
 class Group:
     """The cells that share one optimum; `first`: the first of them as the file has it.
 
-    base: that cell with the ladder's middle value. judge: the measure and set that decide.
+    base: that cell with the ladder's middle value.
     """
 
     first: Cell
     base: RunSpec
     cells: list[Cell]
-    judge: tuple[str, EvalSet]
+
+
+class Trial(NamedTuple):
+    """A run that tries a value."""
+
+    value: float
+    run: Planned
+
+
+def ids_of(trials: Sequence[Trial]) -> tuple[str, ...]:
+    return tuple(trial.run.id for trial in trials)
 
 
 class Tuner:
@@ -65,8 +77,10 @@ class Tuner:
     ):  # fmt: skip
         self.document, self.runs, self.expansion = document, runs, expansion
         self.first, self.tuning = first, tuning
-        self.unevaluated: set[str] = set()
+        self.unevaluated: dict[str, str] = {}  # and the set that decides
         self.groups = self.group(cells)
+        for group in self.groups:
+            self.check(group.base)
 
     def group(self, cells: list[Cell]) -> list[Group]:
         """The cells by the `per` fields, less those whose value a rule or `include` sets."""
@@ -83,9 +97,7 @@ class Tuner:
             key = repr([ruled.values.get(name, default_of(name)) for name in tuning.per])
             if key not in groups:
                 base = self.expansion.resolve(ruled, {"stage": TUNE}).spec
-                self.check(base)
-                judge = find_sets(tuning.measure, base.evals)[0]
-                groups[key] = Group(cell.copy(), base, [], judge)
+                groups[key] = Group(cell.copy(), base, [])
             groups[key].cells.append(cell)
         if own:
             message = f"{own} cells are not tuned: a rule or include sets their {tuning.field}"
@@ -105,7 +117,7 @@ class Tuner:
             message += f"{tuning.at_samples:,}, or 0 for no check"
             raise self.document.error((*tuning.where, "transfer_samples"), message)
         try:
-            find_sets(tuning.measure, base.evals)
+            find_judges(tuning.measure, base.evals)
         except ValueError as error:
             raise self.document.error(tuning.where, str(error)) from None
 
@@ -120,18 +132,21 @@ class Tuner:
                 value = tuned.value if known else self.tuning.middle
                 cell.set(self.tuning.field, value, self.tuning.where)
                 cell.waits += () if known else (self.tuning.field,)
-        for run in sorted(self.unevaluated):
-            message = f"{run} is done and was never evaluated by what tuning asks for; remove its "
-            message += "folder to run it again, or judge by a set and measure that it has"
+        for run, name in sorted(self.unevaluated.items()):
+            self.expansion.runs[run] = replace(self.expansion.runs[run], lacks=name)
+            message = f"{run} is done and was never evaluated by what tuning asks for, {name}; "
+            message += "pass --evaluate to do so, or judge by a set and measure that it has"
             self.expansion.warnings.append(str(self.document.error(self.tuning.where, message)))
         self.expansion.tuned += found
 
     def tune_group(self, group: Group) -> Tuned:
         """The runs of a ladder, with further values while its best is at an edge."""
         tuning = self.tuning
+        judges = find_judges(tuning.measure, group.base.evals)
         ladder, added = list(tuning.over), {-1: 0, 1: 0}
         while True:
-            optimum = self.judge(group, ladder, tuning.at_samples, TUNE)
+            trials = self.plan_trials(group, ladder, tuning.at_samples, TUNE)
+            optimum, judge = self.find_optimum(trials, judges)
             # Where all diverged, smaller is the side to go to.
             all_diverged = optimum is not None and optimum.flag == ALL_DIVERGED
             side = -1 if all_diverged else 0 if optimum is None else optimum.edge
@@ -142,32 +157,48 @@ class Tuner:
                 break
             bisect.insort(ladder, further)
             added[side] += 1
-        measure, judged_by = group.judge
         tuned = Tuned(
             tuning=tuning,
             per={name: getattr(group.base, name) for name in tuning.per},
-            measured=(measure, judged_by.name),
+            judge=judge,
             at_samples=whole_steps(tuning.at_samples, group.base),
             over=tuple(ladder),
         )
         if optimum is None:
             return replace(tuned, waits=f"waits for tuning of {tuning.field}")
         value = optimum.value if optimum.flag else round_value(optimum.value)
-        return replace(tuned, optimum=optimum, value=value)
+        return replace(tuned, optimum=optimum, value=value, runs=ids_of(trials))
 
-    def judge(
-        self, group: Group, ladder: Sequence[float], samples: int, stage: str
-    ) -> Optimum | None:
-        """Plan the runs of a ladder; their optimum, or None until all are over."""
-        values, trials = [], []
+    def plan_trials(
+        self, group: Group, ladder: Sequence[float], samples: int, stage: str, waits: bool = False
+    ) -> list[Trial]:
+        """Plan the runs of a ladder."""
+        trials = []
         for value in ladder:
             for seed in self.tuning.seeds:
-                trials.append(self.make_trial(group, value, samples, stage, seed))
-                self.expansion.add_trial(trials[-1], self.tuning.field)
-                values.append(value)
-        scores = self.read(group, trials)
+                trial = self.make_trial(group, value, samples, stage, seed, waits)
+                self.expansion.add_trial(trial, self.tuning.field)
+                trials.append(Trial(value, trial))
+        return trials
+
+    def find_optimum(
+        self, trials: Sequence[Trial], judges: Sequence[Judge]
+    ) -> tuple[Optimum | None, Judge]:
+        """The optimum of a ladder, None until all its runs are over, and what judged."""
+        children = find_children(self.runs, (trial.run.id for trial in trials))
+        outcomes = [
+            read_outcome(RunDir(self.runs / run.id), run.spec, children.get(run.id, ()))
+            for run in (trial.run for trial in trials)
+        ]
+        judge = choose_judge(judges, outcomes)
+        scores = [read_score(outcome, judge) for outcome in outcomes]
+        for trial, outcome, score in zip(trials, outcomes, scores, strict=True):
+            if outcome.state == "done" and score is None:
+                self.unevaluated[trial.run.id] = judge.item.name
         known = [score for score in scores if score is not None]
-        return find_optimum(values, known) if len(known) == len(scores) else None
+        if len(known) < len(scores):
+            return None, judge
+        return find_optimum([trial.value for trial in trials], known), judge
 
     def make_trial(
         self, group: Group, value: float, samples: int, stage: str, seed: int, waits: bool = False
@@ -203,32 +234,6 @@ class Tuner:
             return False
         return True
 
-    def read(self, group: Group, trials: Sequence[Planned]) -> list[float | None]:
-        """Scores of runs by one set, None of those that are not over, or have none.
-
-        By the first set that all which are over were evaluated on, so that a set added to the file
-        since unmakes nothing.
-        """
-        sets = find_sets(self.tuning.measure, group.base.evals)
-        for name, item in sets:
-            try:
-                scores = [self.score(trial, name, item) for trial in trials]
-            except NotEvaluated:
-                continue
-            group.judge = (name, item)
-            return scores
-        return [self.score_or_note(trial, *sets[0]) for trial in trials]
-
-    def score(self, trial: Planned, name: str, item: EvalSet) -> float | None:
-        return read_score(RunDir(self.runs / trial.id), trial.spec, name, item)
-
-    def score_or_note(self, trial: Planned, name: str, item: EvalSet) -> float | None:
-        try:
-            return self.score(trial, name, item)
-        except NotEvaluated:
-            self.unevaluated.add(trial.id)
-            return None
-
     def check_transfer(self, found: list[Tuned]) -> None:
         """Longer runs about the value of the cheapest combination: a step below, at, and above."""
         if not found or self.tuning.transfer_samples == 0:
@@ -243,18 +248,14 @@ class Tuner:
         middle = self.tuning.middle if waits else tuned.value
         ladder = [short(middle / self.tuning.step), middle, short(middle * self.tuning.step)]
         ladder = [value for value in ladder if self.is_possible(group, value)]
-        optimum = None
-        if waits:
-            for value in ladder:
-                for seed in self.tuning.seeds:
-                    trial = self.make_trial(group, value, samples, LONGER, seed, waits=True)
-                    self.expansion.add_trial(trial, self.tuning.field)
-        else:
-            optimum = self.judge(group, ladder, samples, LONGER)
+        trials = self.plan_trials(group, ladder, samples, LONGER, waits)
+        # By what judged the short runs, for else the two optima say nothing of each other.
+        optimum = None if waits else self.find_optimum(trials, [tuned.judge])[0]
         transfer = Transfer(samples)
         if optimum is not None and tuned.optimum is not None:
             transfer = Transfer(samples, optimum, find_ratio(optimum, tuned.optimum))
-        found[index] = replace(tuned, transfer=transfer)
+        used = ids_of(trials) if optimum is not None else ()
+        found[index] = replace(tuned, transfer=transfer, runs=tuned.runs + used)
 
 
 def is_included(cell: Cell, field: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, Ratio
-from clipa_scaling.scores import TASKS
+from clipa_scaling.scores import TASKS, Judge
 from clipa_scaling.spec import field_types, nearest, settable_fields
 from clipa_scaling.stage import Stage, read_fields, typed
 from clipa_scaling.yamlfile import Document, Where
@@ -65,18 +65,25 @@ class Tuned:
     """What tuning found for one combination of the `per` fields.
 
     value: what its cells take, NaN while they wait. optimum: None until all short runs are over.
-    waits: what for. over: the ladder with what was added to it. measured: measure and set.
+    waits: what for. over: the ladder with what was added to it. judge: what decided. runs: by
+    which, those of the transfer too.
     """
 
     tuning: Tuning
     per: Mapping[str, Any]
-    measured: tuple[str, str]
+    judge: Judge
     at_samples: int
     over: tuple[float, ...]
     value: float = math.nan
     optimum: Optimum | None = None
     waits: str = ""
     transfer: Transfer | None = None
+    runs: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> tuple[str, str]:
+        """Measure and set."""
+        return self.judge.measure, self.judge.item.name
 
     @property
     def name(self) -> str:

@@ -14,11 +14,11 @@ from small_sweep import SMALL, outcome, run_sweep, write_small
 
 from clipa_scaling import sweep as command_line
 from clipa_scaling.cells import at_the_end, summarise_cells
+from clipa_scaling.children import find_children
 from clipa_scaling.collect import load_tables
 from clipa_scaling.evaluating import plan_missing
 from clipa_scaling.evaluation import Asked, asked_of, plan_evaluation
 from clipa_scaling.grid import Planned
-from clipa_scaling.measured import find_children
 from clipa_scaling.plan import make_plan
 from clipa_scaling.rundir import RunDir, make_run, read_json, write_json
 from clipa_scaling.spec import run_id, spec_from_json, spec_to_json

@@ -189,10 +189,11 @@ def test_a_line_of_a_figure_is_not_named_by_what_was_tuned() -> None:
 
 
 def test_a_short_run_without_the_evaluation_is_named_not_guessed(tmp_path: Path) -> None:
-    text = tuned_text("transfer_samples: 0")
+    text = tuned_text("measure: loss, transfer_samples: 0")
     plan = end_all(tmp_path, text, "tune", lambda run: 0.5, "accuracy")
     assert of(plan, "pretrain")[0].waits == ("lr",)
     assert sum("was never evaluated by what tuning asks for" in line for line in plan.warnings) == 6
+    assert sum("held_out; pass --evaluate to do so" in line for line in plan.warnings) == 6
 
 
 # Rates far too low, so that the ladder is sure to grow upwards.

@@ -1,4 +1,4 @@
-"""How often a verdict errs, on studies of known truth: `python bench/verdict.py`, half an hour.
+"""How often a verdict errs, on studies of known truth: `python bench/verdict.py`, ten minutes.
 
 Each world is made as the tables of a sweep. Writes bench/verdict.csv, one row for each truth,
 design and path: the share of each answer, and how often the 95 % interval held the true slope.

@@ -165,7 +165,7 @@ def check_bundle(path: Path) -> list[str]:
             found = {entry.filename: archive.read(entry) for entry in archive.infolist()}
             listed: dict[str, str] = json.loads(found[MANIFEST])
     except OSError as error:
-        return [f"{path}: {error.strerror}"]
+        return [f"{path}: {error.strerror}; give a bundle that was made by this command"]
     except KeyError:
         return [f"{path}: holds no {MANIFEST}"]
     except (zipfile.BadZipFile, ValueError, zlib.error) as error:

@@ -52,9 +52,7 @@ def summarise_cells(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set]
-    # Of imported rows nobody knows the texts; that their benchmark is ours, somebody said.
-    imported = chosen["run"].isin(runs.loc[runs["imported"].notna(), "run"])
-    chosen = take_one_way(chosen.assign(is_named=chosen["evaluation"].notna() | imported))
+    chosen = take_one_way(mark_named(chosen, runs))
     chosen = chosen.rename(columns={"samples": "evaluated_at"})
     runs = runs[~runs["stage"].isin(schema.TRIAL_STAGES)]
     done = runs.assign(before=name_parents(runs))[runs["state"] == "done"]
@@ -189,6 +187,15 @@ def name_lines(cells: pd.DataFrame) -> pd.Series:
     if (cells.groupby(points, dropna=False)["before"].nunique() > 1).any():
         lines = lines + (" after " + cells["before"]).where(cells["before"] != "", "")
     return lines
+
+
+def mark_named(evals: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """With `is_named`: whether the texts of a row are known, or were vouched for.
+
+    Of imported rows nobody knows the texts; that their benchmark is ours, somebody said.
+    """
+    imported = evals["run"].isin(runs.loc[runs["imported"].notna(), "run"])
+    return evals.assign(is_named=evals["evaluation"].notna() | imported)
 
 
 def take_one_way(evals: pd.DataFrame) -> pd.DataFrame:

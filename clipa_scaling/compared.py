@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from clipa_scaling.cells import CELL, check_one_benchmark, main_measure, take_one_way
+from clipa_scaling.cells import CELL, check_one_benchmark, main_measure, mark_named, take_one_way
 from clipa_scaling.models import load_model
-from clipa_scaling.schema import TableError
+from clipa_scaling.schema import TRIAL_STAGES, TableError
 
-SEARCHES = ("tune", "transfer")  # stages that look for a learning rate: no part of the grid
 LENGTHS = ("image_tokens", "text_tokens")
 SIZES = ("image_params", "text_params", "total_params", "nonembedding_params")
 # What a run of another size, length or sample count differs in anyhow.
@@ -102,7 +101,7 @@ def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
     """Done runs of one stage, or of those from scratch, less what never enters a comparison."""
     parents = set(runs.loc[runs["kind"].isin(["decay", "finetune"]), "parent"].dropna())
     usable = runs[
-        (runs["state"] == "done") & runs["left_out"].isna() & ~runs["stage"].isin(SEARCHES)
+        (runs["state"] == "done") & runs["left_out"].isna() & ~runs["stage"].isin(TRIAL_STAGES)
     ]
     # A constant rate never came down: such a trunk is no model of its samples.
     usable = usable[~((usable["schedule"] == "constant").fillna(False))]
@@ -129,8 +128,7 @@ def choose_evals(
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
     chosen = chosen[chosen["set"] == eval_set]
-    imported = chosen["run"].isin(runs.loc[runs["imported"].notna(), "run"])
-    chosen = take_one_way(chosen.assign(is_named=chosen["evaluation"].notna() | imported))
+    chosen = take_one_way(mark_named(chosen, runs))
     check_one_benchmark(chosen)
     if not chosen["value"].between(0, 1).all():
         raise TableError(

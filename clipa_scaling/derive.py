@@ -33,16 +33,22 @@ def equal_compute(values: Mapping[str, Any]) -> int:
     """The samples that spend a budget of training FLOPs at this cell's model and lengths."""
     shortest = {"samples": values.get("batch_size", 1), "warmup_samples": 0}
     probe = resolve({**values, **shortest, "schedule": "cosine", "decay_samples": 0})
-    counts = count_model(
-        load_model(probe.model),
-        probe.image_tokens,
-        probe.position_tokens,
-        probe.text_tokens,
-        probe.vocab_size,
-        texts_per_sample=probe.texts_per_sample,
-    )
-    if not counts.flops_per_sample > 0:
+    flops = flops_per_sample(probe)
+    if not flops > 0:
         message = "samples by train_flops need the number of classes; set data.labelled.classes"
         raise SpecError("samples", message)
     budget: float = values["samples"]["train_flops"]
-    return max(1, round(budget / (3 * counts.flops_per_sample)))
+    return max(1, round(budget / (3 * flops)))
+
+
+def flops_per_sample(spec: RunSpec) -> float:
+    """One forward of both towers of a run; NaN where it is unknown how many classes it learns."""
+    counts = count_model(
+        load_model(spec.model),
+        spec.image_tokens,
+        spec.position_tokens,
+        spec.text_tokens,
+        spec.vocab_size,
+        texts_per_sample=spec.texts_per_sample,
+    )
+    return counts.flops_per_sample

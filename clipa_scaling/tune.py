@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipa_scaling.children import find_children
-from clipa_scaling.counts import count_model
+from clipa_scaling.derive import flops_per_sample
 from clipa_scaling.grid import Expansion, Planned
-from clipa_scaling.models import load_model
 from clipa_scaling.optimum import ALL_DIVERGED, Optimum, find_optimum, find_ratio, round_value
 from clipa_scaling.rundir import RunDir
 from clipa_scaling.schema import TRIAL_STAGES
@@ -274,13 +273,5 @@ def short(value: float) -> float:
 
 def train_flops(spec: RunSpec) -> float:
     """What a run costs; infinite where that is unknown."""
-    counts = count_model(
-        load_model(spec.model),
-        spec.image_tokens,
-        spec.position_tokens,
-        spec.text_tokens,
-        spec.vocab_size,
-        texts_per_sample=spec.texts_per_sample,
-    )
-    flops = 3 * spec.samples * counts.flops_per_sample
+    flops = 3 * spec.samples * flops_per_sample(spec)
     return flops if math.isfinite(flops) else math.inf

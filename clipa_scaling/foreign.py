@@ -66,7 +66,9 @@ def read_foreign(path: Path, names: Mapping[str, str]) -> list[Foreign]:
         if path.suffix in (".csv", ".tsv"):
             return read_csv(path, names)
     except OSError as error:
-        raise TableError(f"{error.filename}: {error.strerror}; give a file or folder that can be read") from None
+        raise TableError(
+            f"{error.filename}: {error.strerror}; give a file or folder that can be read"
+        ) from None
     except UnicodeDecodeError:
         raise TableError(f"{path}: is not UTF-8 text") from None
     raise TableError(

@@ -87,7 +87,8 @@ def test_a_check_tells_every_kind_of_change(bundle: Path, tmp_path: Path) -> Non
     [fault] = check_bundle(torn)
     assert "cannot be read" in fault
     assert check_bundle(tmp_path / "none.zip") == [
-        f"{tmp_path}/none.zip: No such file or directory; give a bundle that was made by this command"
+        f"{tmp_path}/none.zip: No such file or directory; "
+        "give a bundle that was made by this command"
     ]
 
 

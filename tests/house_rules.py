@@ -18,7 +18,7 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "lawform", "claim", "correct", "revision", "optimum"),
-    ("spec", "counts", "foreign", "laws"),
+    ("spec", "counts", "foreign", "laws", "minimise"),
     ("memory",),
     ("source", "rundir", "cost", "extras", "resolve", "branch"),
     ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "class_labels"),
@@ -34,9 +34,9 @@ LAYERS = (
     ("pipelines", "intervals", "benchmark_json"),
     ("exclusions",),
     ("paired", "provenance"),
-    ("compared", "multiplier"),
+    ("compared", "multiplier", "identify", "fitted"),
     ("censored", "resample", "solve"),
-    ("slopes", "points", "bootstrap", "profile", "identify"),
+    ("slopes", "points", "bootstrap", "profile"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain"),
     ("verdict", "tournament", "checklist"),
     ("inverse", "worlds", "fit", "cost_tables"),

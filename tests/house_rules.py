@@ -18,7 +18,7 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "lawform", "claim", "correct", "revision", "optimum"),
-    ("spec", "counts", "foreign", "lawterms", "minimise"),
+    ("spec", "counts", "foreign", "lawterms", "minimise", "scatter"),
     ("memory", "powers", "saturated"),
     ("laws", "source", "rundir", "cost", "extras", "resolve", "branch"),
     ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "class_labels"),

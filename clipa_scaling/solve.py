@@ -40,10 +40,11 @@ def fit(points: Points, law: Law, options: Options | None = None) -> Fit:
         status = Status("not identified", faults)
         nan = float("nan")
         return Fit(points, law, bound, options, log_means, unknown, nan, status, 0, nan, nan)
-    first = np.inf if options.delta is None and options.scale != "log" else options.delta
-    problem = make_problem(points, bound, log_means, options.scale, first or LOG_DELTA)
+    estimated = options.delta == "noise" or (options.delta is None and options.scale != "log")
+    delta = np.inf if estimated else float(options.delta or LOG_DELTA)
+    problem = make_problem(points, bound, log_means, options.scale, delta)
     found = search(problem, options)
-    if options.delta is None and options.scale != "log":
+    if estimated:
         problem = replace(problem, delta=find_delta(problem, found))
         found = minimise(problem, found.u, None, options.iterations, options.tolerance)
     return describe(points, law, options, log_means, problem, found)

@@ -18,7 +18,7 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "lawform", "claim", "correct", "revision", "optimum"),
-    ("spec", "counts", "foreign", "lawterms", "minimise", "scatter"),
+    ("spec", "counts", "foreign", "lawterms", "minimise"),
     ("memory", "powers", "saturated"),
     ("laws", "source", "rundir", "cost", "extras", "resolve", "branch"),
     ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "class_labels"),
@@ -34,7 +34,7 @@ LAYERS = (
     ("pipelines", "intervals", "benchmark_json"),
     ("exclusions",),
     ("paired", "provenance"),
-    ("compared", "multiplier", "identify", "fitted"),
+    ("compared", "multiplier", "identify", "fitted", "scatter"),
     ("censored", "resample", "solve"),
     ("slopes", "points", "bootstrap", "profile"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain"),
@@ -75,7 +75,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
         "optimum",
         "intervals",
         "censored",
-        "solve",
+        "scatter",
         "profile",
         "drops",
         "tolerated",

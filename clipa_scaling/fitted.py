@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clipa_scaling.lawform import Floats, Law, LawError, Logs, find_law
+from clipa_scaling.lawform import Floats, Law, LawError, Logs
+from clipa_scaling.laws import find_law
 from clipa_scaling.minimise import Problem, from_scale, slope_of, to_scale
 
 Kind = Literal["converged", "at bound", "ridge", "starts disagree", "not identified"]

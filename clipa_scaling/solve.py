@@ -45,7 +45,8 @@ def fit(points: Points, law: Law, options: Options | None = None) -> Fit:
     problem = make_problem(points, bound, log_means, options.scale, delta)
     found = search(problem, options)
     if estimated:
-        problem = replace(problem, delta=find_delta(problem, found))
+        best = found.u[[found.objective.argmin()]]
+        problem = replace(problem, delta=float(find_delta(problem, best)[0, 0]))
         found = minimise(problem, found.u, None, options.iterations, options.tolerance)
     return describe(points, law, options, log_means, problem, found)
 
@@ -63,12 +64,12 @@ def search(problem: Problem, options: Options) -> Minimum:
     return minimise(problem, begun, None, options.iterations, options.tolerance)
 
 
-def find_delta(problem: Problem, found: Minimum) -> float:
-    """1.345 standard deviations of the residuals, estimated by their median size."""
-    residuals = problem.residuals(found.u[[found.objective.argmin()]])[0]
-    spare = max(len(residuals) - found.u.shape[1], 1)
-    sd = 1.4826 * np.median(np.abs(residuals)) * np.sqrt(len(residuals) / spare)
-    return float(max(EFFICIENT * sd, LEAST_DELTA))
+def find_delta(problem: Problem, u: Floats) -> Floats:
+    """1.345 standard deviations of the residuals of B fits, (B, 1), by their median size."""
+    residuals = problem.residuals(u)
+    spare = max(residuals.shape[1] - u.shape[1], 1)
+    sd = 1.4826 * np.median(np.abs(residuals), axis=1) * np.sqrt(residuals.shape[1] / spare)
+    return np.asarray(np.maximum(EFFICIENT * sd, LEAST_DELTA)[:, None])
 
 
 def describe(

@@ -37,7 +37,7 @@ LAYERS = (
     ("compared", "multiplier", "identify", "fitted", "scatter"),
     ("censored", "resample", "solve"),
     ("slopes", "points", "bootstrap", "profile"),
-    ("rollout", "sensitivity", "drops", "tolerated", "gain"),
+    ("rollout", "sensitivity", "drops", "tolerated", "gain", "lawworlds"),
     ("verdict", "tournament", "checklist"),
     ("inverse", "worlds", "fit", "cost_tables"),
     ("launch",),

@@ -31,8 +31,10 @@ def repeat(x: Mapping[str, Floats], times: int) -> dict[str, Floats]:
     return {role: np.tile(values, times) for role, values in x.items()}
 
 
+NARROW = repeat(cross(N=SIZES[[0, 2, 3]], D=COUNTS, T=LENGTHS[[0, 1, 2, 4]]), 2)  # 96 runs
 STUDY = cross(N=SIZES, D=COUNTS, T=LENGTHS)  # 80 runs
-TABLE = repeat(cross(N=SIZES[[0, 2, 3]], T=LENGTHS), 2)  # 30 runs, as the papers' tables twice
+SMALL = cross(N=SIZES[[0, 2, 3]], T=LENGTHS)  # 15 runs, as a table of the papers
+TABLE = repeat(SMALL, 2)  # twice
 AXIS = {"C": np.geomspace(1e18, 1e22, 24)}
 LONG_AXIS = {"C": np.geomspace(1e18, 1e22, 40)}
 
@@ -86,13 +88,17 @@ class World:
 
 WORLDS = (
     World("primary", STUDY, (0.3, 0.44, 0.39, 0.25, 0.6, 0.21, 1.2, 0.12), "logit", 0.02),
+    World("primary", NARROW, (0.3, 0.44, 0.39, 0.25, 0.6, 0.21, 1.2, 0.12), "logit", 0.02),
     World("trend", STUDY, (0.3, 0.44, 0.25, 0.6, 0.3, -0.06, 1.2, 0.12), "logit", 0.02),
+    World("trend", NARROW, (0.3, 0.44, 0.25, 0.6, 0.3, -0.06, 1.2, 0.12), "logit", 0.02),
     World("bounded", STUDY, (0.3, 0.44, 0.25, 0.6, 0.1, 0.8, 0.12), "logit", 0.02),
     World("additive", STUDY, (0.12, 0.4, 0.12, 0.5, 0.03, 0.9, 0.15), "log", 0.01),
+    World("additive", NARROW, (0.12, 0.4, 0.12, 0.5, 0.03, 0.9, 0.15), "log", 0.01),
     World("multiplicative", STUDY, (0.3, 0.3, 0.35, 0.2, 0.15), "log", 0.01),
     World("loglinear", STUDY, (-1.0, 0.2, 0.25, 0.1), "log", 0.02),
     World("power", AXIS, (0.3, 0.3, 0.15), "log", 0.01),
     World("one_break", LONG_AXIS, (0.3, 0.1, 0.5, 1.5, 0.4, 0.1), "log", 0.01),
+    World("per_size", SMALL, (0.05, 0.9, 0.25, -0.5, -0.2, 0.1), "logit", 0.01),
     World("per_size", TABLE, (0.05, 0.9, 0.25, -0.5, -0.2, 0.1), "logit", 0.01),
 )
 

@@ -65,10 +65,13 @@ def search(problem: Problem, options: Options) -> Minimum:
 
 
 def find_delta(problem: Problem, u: Floats) -> Floats:
-    """1.345 standard deviations of the residuals of B fits, (B, 1), by their median size."""
-    residuals = problem.residuals(u)
-    spare = max(residuals.shape[1] - u.shape[1], 1)
-    sd = 1.4826 * np.median(np.abs(residuals), axis=1) * np.sqrt(residuals.shape[1] / spare)
+    """1.345 standard deviations of the residuals of B fits, (B, 1), by their median size.
+
+    As many of the smallest as the law has parameters are left out: it was fitted to them.
+    """
+    sizes = np.sort(np.abs(problem.residuals(u)), axis=1)
+    spare = min(u.shape[1], sizes.shape[1] - 1)
+    sd = 1.4826 * np.median(sizes[:, spare:], axis=1)
     return np.asarray(np.maximum(EFFICIENT * sd, LEAST_DELTA)[:, None])
 
 

@@ -61,14 +61,15 @@ def test_rows_of_one_cluster_are_no_independent_rows() -> None:
     assert clustered.high - clustered.low == pytest.approx(once.high - once.low, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    "world", [world for world in WORLDS if world.law != "one_break"], ids=lambda world: world.law
-)
+FIRST = [*{world.law: world for world in reversed(WORLDS)}.values()]
+
+
+@pytest.mark.parametrize("world", FIRST, ids=lambda world: world.law)
 def test_intervals_hold_the_truth_as_often_as_they_say(world: World) -> None:
-    """120 worlds: fewer or more than 95 % in a way that chance gives once in 10,000 fails."""
-    worlds = 120
+    """80 worlds: fewer or more than 95 % in a way that chance gives once in 10,000 fails."""
+    worlds = 80
     held = cover(world, world.draw(worlds, np.random.default_rng(7))).held
-    low, high = binom.ppf([1e-4, 1 - 1e-4], worlds, 0.95)
+    low, high = binom.ppf(1e-4, worlds, 0.95), binom.ppf(1 - 1e-4, worlds, 0.95)
     assert (low <= held).all() and (held <= high).all(), held
 
 
@@ -119,7 +120,7 @@ def test_a_worst_link_that_any_data_would_give_is_said_to_be_open() -> None:
 def test_a_study_that_says_little_gives_no_narrow_interval() -> None:
     """One doubling of compute: either the status warns, or alpha's interval spans a factor of 5."""
     x = {"C": np.geomspace(1e18, 2e18, 8)}
-    for seed in range(6):
+    for seed in range(3):
         y = 0.5 * (x["C"] / 1e18) ** -0.01 + 1e-4 * np.random.default_rng(seed).normal(size=8)
         found = fit(Points(x, y), power(), SQUARES)
         alpha = intervals(found)["alpha"]

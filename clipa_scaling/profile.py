@@ -136,6 +136,7 @@ def search_ends(
             inner[going], inner_rise[going], outer[going], outer_rise[going], goal[going]
         )
         reach[going] = np.minimum(reach[going], np.minimum(wall, far)[going])
+    known[going] &= np.isfinite(outer[going])
     return middle + sign * reach, known
 
 

@@ -18,7 +18,8 @@ from clipa_scaling.collect import save_tables
 from clipa_scaling.compared import Compared, find_compared
 from clipa_scaling.inverse import judge, main, print_verdicts
 from clipa_scaling.slopes import FIXED_D, FIXED_RATIO, POOLED
-from clipa_scaling.verdict import NO, UNDETERMINED, YES, Verdict, print_verdict, say
+from clipa_scaling.verdict import NO, UNDETERMINED, YES, Verdict, say
+from clipa_scaling.verdicttable import print_verdict
 from clipa_scaling.worlds import (
     FALSE_LAW,
     HIDDEN_LAW,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, tostring
 
 import numpy as np
 import pandas as pd
+from rich.table import Table
 
 from clipa_scaling import schema
 
@@ -51,9 +52,11 @@ nav ol { columns: 2; padding-left: 1.5rem; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .875rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .4rem; }
+caption span { position: sticky; left: 0; display: inline-block;
+  max-width: min(46rem, calc(100vw - 2.5rem)); }
 th, td { padding: .3rem .7rem; text-align: left; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
-td.text { white-space: normal; min-width: 9rem; max-width: 36rem; overflow-wrap: anywhere; }
+td.text { white-space: normal; min-width: 14rem; max-width: 36rem; overflow-wrap: anywhere; }
 th { font-weight: 600; }
 thead th { position: sticky; top: 0; background: var(--head); vertical-align: bottom;
   white-space: normal; }
@@ -70,7 +73,8 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .875
     --head: #fff; --link: #000; --warn: #000; --warnpage: #fff; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
   .scroll { overflow: visible; max-height: none; border: 0; } img { min-width: 0; }
-  table { font-size: 7.5pt; } th, td { padding: 1pt 4pt; white-space: normal; }
+  @page { size: A4 landscape; margin: 12mm; }
+  table { font-size: 7pt; } th, td { padding: 1pt 4pt; }
   thead th { position: static; } tr, figure { break-inside: avoid; } h2, h3 { break-after: avoid; }
   a { text-decoration: none; } }
 """
@@ -86,8 +90,12 @@ class Section:
 
 
 def tag(name: str, *parts: Part, **attributes: str) -> Element:
-    """An element around its parts; a final underscore of an attribute's name is Python's alone."""
-    element = Element(name, {key.rstrip("_"): value for key, value in attributes.items()})
+    """An element around its parts; empty attributes are left out.
+
+    A final underscore of an attribute's name is Python's alone.
+    """
+    given = {key.rstrip("_"): value for key, value in attributes.items() if value}
+    element = Element(name, given)
     for part in parts:
         if isinstance(part, Element):
             element.append(part)
@@ -99,29 +107,46 @@ def tag(name: str, *parts: Part, **attributes: str) -> Element:
 
 
 def paragraph(*parts: Part, class_: str = "") -> Element:
-    return tag("p", *parts, **({"class_": class_} if class_ else {}))
+    return tag("p", *parts, class_=class_)
 
 
-def bullets(lines: Sequence[Part], class_: str = "") -> Element:
-    return tag("ul", *(tag("li", line, **({"class": class_} if class_ else {})) for line in lines))
+def bullets(lines: Iterable[Part]) -> Element:
+    return tag("ul", *(tag("li", line) for line in lines))
 
 
-def table(frame: pd.DataFrame, caption: str = "") -> Element:
+def table(frame: pd.DataFrame, caption: str) -> Element:
     """A frame's columns under their labels of the schema; its index is not shown.
 
     Texts stand as they are, other values in four digits, and a dash for what is unknown.
     """
-    columns = [(str(name), [show(value) for value in frame[name]]) for name in frame]
+    known = schema.RUNS | schema.PIPELINES | schema.EVALS
+    columns = []
+    for name in map(str, frame):
+        label = known[name].label if name in known else name.replace("_", " ")
+        columns.append((label, [show(value) for value in frame[name]]))
+    return lay_out(columns, caption)
+
+
+def terminal_table(made: Table) -> Element:
+    """A table made for the terminal, under its own title and headings."""
+    columns = [(str(column.header), [*map(str, column.cells)]) for column in made.columns]
+    return lay_out(columns, str(made.title or ""))
+
+
+def lay_out(columns: Sequence[tuple[str, Sequence[str]]], caption: str) -> Element:
+    """Headings with their cells, as a table that scrolls where it is too large for the page."""
     kinds = [kind_of(cells) for _, cells in columns]
-    heads = [head(name, kind) for (name, _), kind in zip(columns, kinds, strict=True)]
+    heads = [
+        tag("th", heading, scope="col", class_=kind)
+        for (heading, _), kind in zip(columns, kinds, strict=True)
+    ]
     rows = [
-        tag("tr", *(cell(text, kind) for text, kind in zip(row, kinds, strict=True)))
+        tag("tr", *(tag("td", text, class_=kind) for text, kind in zip(row, kinds, strict=True)))
         for row in zip(*(cells for _, cells in columns), strict=True)
     ]
-    inner = [tag("caption", caption)] if caption else []
-    whole = tag("table", *inner, tag("thead", tag("tr", *heads)), tag("tbody", *rows))
-    kind = "scroll long" if len(frame) > MOST_ROWS else "scroll"
-    return scroll(whole, caption or "table", kind)
+    inner = (tag("thead", tag("tr", *heads)), tag("tbody", *rows))
+    whole = tag("table", tag("caption", tag("span", caption)), *inner)
+    return scroll(whole, caption, "scroll long" if len(rows) > MOST_ROWS else "scroll")
 
 
 def scroll(inside: Element, told: str, kind: str = "scroll") -> Element:
@@ -129,23 +154,13 @@ def scroll(inside: Element, told: str, kind: str = "scroll") -> Element:
     return tag("div", inside, class_=kind, tabindex="0", role="region", **{"aria-label": told})
 
 
-def head(name: str, kind: str) -> Element:
-    known = schema.RUNS | schema.PIPELINES | schema.EVALS | schema.TUNED
-    told = {"title": known[name].meaning} if name in known else {}
-    text = known[name].label if name in known else name.replace("_", " ")
-    return tag("th", text, scope="col", **told, **({"class": kind} if kind == "number" else {}))
-
-
-def cell(text: str, kind: str) -> Element:
-    return tag("td", text, **({"class": kind} if kind else {}))
-
-
 def kind_of(cells: Sequence[str]) -> str:
     """How a column is set: numbers to the right, long texts in several lines."""
     known = [text for text in cells if text not in UNKNOWN]
+    is_long = any(len(text) > LONG and " " in text for text in known)
     if all(NUMBER.match(text) for text in known):
-        return "number"
-    return "text" if any(len(text) > LONG and " " in text for text in known) else ""
+        return "" if is_long else "number"
+    return "text" if is_long else ""
 
 
 def show(value: object) -> str:

@@ -15,14 +15,17 @@ from clipa_scaling.cells import (
     MAIN_MEASURES,
     as_percent,
     at_the_end,
+    main_measure,
     name_lines,
     summarise_cells,
 )
 from clipa_scaling.exclusions import tell_left_out, warn_of_failures
-from clipa_scaling.page import paragraph, picture, show, table
+from clipa_scaling.outcome import pipeline_table
+from clipa_scaling.page import paragraph, picture, show, table, terminal_table
 from clipa_scaling.pipelines import SEPARATOR, name_rows
 from clipa_scaling.provenance import find_mixed
 from clipa_scaling.show import hours, si
+from clipa_scaling.verdict import count
 
 Tables = dict[str, pd.DataFrame]
 
@@ -106,7 +109,7 @@ def show_runs(tables: Tables) -> list[Element]:
     """How many runs are in which state, every run, and those that fits and figures leave out."""
     runs = tables["runs"]
     counts = runs["state"].value_counts(sort=False)
-    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    told = ", ".join(f"{number:,} {state}" for state, number in counts.items())
     notes = [name for name in RUN_NOTES if runs[name].fillna("").ne("").any()]
     columns = [*RUN_COLUMNS, *RUN_OUTCOMES, *notes]
     known = [name for name in columns if runs[name].notna().any() or name in RUN_COLUMNS]
@@ -175,29 +178,21 @@ def caption_of(cells: pd.DataFrame, tables: Tables, measure: str) -> str:
 
 
 def show_pipelines(tables: Tables) -> list[Element]:
-    """A table per chain of stages: lengths, the value after each stage, drop and whole cost."""
+    """A table per chain of stages, as the papers print them."""
+    measure = main_measure(tables)
     rows = tables["pipelines"]
     rows = rows[rows["left_out"].isna() & (rows["state"] == "done")]
     parts = [
         paragraph(
-            "Whole pipelines, a mean over seeds: values after each stage in percent, the drop from "
-            "the full-length pipeline in points, and the training FLOPs of all stages."
+            f"{MAIN_MEASURES[measure]} after each stage, the drop from the full-length pipeline in "
+            "points, and the training FLOPs of the whole pipeline; means over seeds."
         )
     ]
     for stages, own in rows.groupby("stages", sort=False):
-        named = name_rows(own, tables)
-        values = {
-            column: 100 * own[column].astype(float)
-            for stage in str(stages).split(SEPARATOR)
-            for measure in MAIN_MEASURES
-            if (column := f"{stage}_{measure}") in own
-        }
-        frame = named.assign(**values, drop=own["drop"], flops=own["pipeline_flops"].astype(float))
-        keys = [own["model"], *(named[name] for name in named)]
-        means = frame[[*values, "drop", "flops"]].groupby(keys, sort=False).mean().reset_index()
-        means["flops"] = [si(value) for value in means["flops"]]
-        shown = {name: in_tenths(means[name]) for name in (*values, "drop")}
-        parts.append(table(means.assign(**shown), str(stages)))
+        names = str(stages).split(SEPARATOR)
+        made = pipeline_table(own, name_rows(own, tables), names, measure)
+        made.title = " / ".join(names)
+        parts.append(terminal_table(made))
     return parts
 
 
@@ -248,9 +243,9 @@ def summarise(tables: Tables) -> str:
     runs = tables["runs"].dropna(subset=["run"])
     done = runs[runs["state"] == "done"]
     sizes = done.groupby("model")["total_params"].max().sort_values(kind="stable").index
-    tokens = ", ".join(f"{count}" for count in sorted(done["image_tokens"].dropna().unique()))
+    tokens = ", ".join(f"{number}" for number in sorted(done["image_tokens"].dropna().unique()))
     return (
         f"{len(done):,} of {len(runs):,} planned runs are done: {', '.join(map(str, sizes))} at "
-        f"{tokens} image tokens, {done['samples'].nunique()} sample counts, "
-        f"{done['seed'].nunique()} seeds."
+        f"{tokens} image tokens, {count(done['samples'].nunique(), 'sample count')}, "
+        f"{count(done['seed'].nunique(), 'seed')}."
     )

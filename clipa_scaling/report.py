@@ -17,12 +17,17 @@ from clipa_scaling.page import Section, paragraph, render
 from clipa_scaling.rundir import write_bytes
 from clipa_scaling.schema import TableError
 from clipa_scaling.sections import Tables
-from clipa_scaling.verdict import say
+from clipa_scaling.verdict import Verdict, say
 
 
 def make_report(tables: Tables, name: str) -> bytes:
     """The page of a study's tables; the same tables and versions give the same bytes."""
-    verdicts = findings.find_verdicts(tables)
+    verdicts: list[Verdict] = []
+
+    def judge() -> list[Element]:
+        verdicts.extend(findings.find_verdicts(tables))
+        return findings.show_verdicts(verdicts)
+
     drawn: list[tuple[str, str, Callable[[], list[Element]]]] = [
         ("plan", "Plan", lambda: sections.show_plan(tables)),
         ("runs", "Runs", lambda: sections.show_runs(tables)),
@@ -31,7 +36,7 @@ def make_report(tables: Tables, name: str) -> bytes:
         ("pipelines", "Pipelines", lambda: sections.show_pipelines(tables)),
         ("tuned", "Tuned values", lambda: sections.show_tuned(tables)),
         ("figures", "Figures", lambda: sections.show_figures(tables, name)),
-        ("verdict", "Verdict", lambda: findings.show_verdicts(verdicts)),
+        ("verdict", "Verdict", judge),
         ("provenance", "Provenance", lambda: findings.show_provenance(tables, name)),
     ]
     parts = [
@@ -47,7 +52,7 @@ def make_section(key: str, title: str, show: Callable[[], list[Element]]) -> Sec
     """A section, or the reason why the tables do not allow it."""
     try:
         return Section(key, title, show())
-    except TableError as error:
+    except ValueError as error:
         return Section(key, title, [paragraph(f"Not shown: {error}", class_="warning")])
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipa_scaling.lawform import Floats, Law, LawError, Logs, find_law
 from clipa_scaling.minimise import Problem, from_scale, slope_of, to_scale
@@ -51,6 +52,10 @@ class Points:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def codes(self) -> NDArray[np.int64]:
+        """The cluster of each row as a number from 0, (n,)."""
+        return np.unique(np.asarray(self.cluster), return_inverse=True)[1].astype(np.int64)
 
     def take(self, rows: np.ndarray) -> Points:
         """The rows of a mask or of places."""

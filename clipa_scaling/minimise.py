@@ -13,7 +13,9 @@ from clipa_scaling.lawform import Floats, Law, LawError, Logs
 Bools = NDArray[np.bool_]
 Scale = str
 STEP = 6e-6  # of differences, in coordinates: the cube root of the rounding error
-SLOW = 1e-2  # relative gain of a step below which curvature is worth its price
+SLOW = 1e-2  # gain of a step, over the objective, below which true curvature pays
+LASTING = 0.1  # and over the gain before
+UNSURE = 1e-3
 LEAST_DAMPING, MOST_DAMPING = 1e-12, 1e12
 CHUNK = 400_000  # numbers of one evaluation that stay near the processor
 
@@ -164,7 +166,7 @@ def minimise(
     fixed = np.broadcast_to(np.zeros(size, bool) if fixed is None else fixed, u.shape)
     value = problem.objective(problem.residuals(u))
     damping, exact = np.full(count, 1e-3), np.zeros(count, bool)
-    held, decrement = fixed.copy(), np.full(count, np.inf)
+    held, decrement, last = fixed.copy(), np.full(count, np.inf), np.full(count, np.inf)
     going = np.flatnonzero(np.isfinite(value))
     for _ in range(iterations):
         if len(going) == 0:
@@ -189,11 +191,13 @@ def minimise(
         better = after < value[going]
         gained = np.where(better, value[going] - after, 0.0)
         decrement[going] = gain / np.maximum(value[going], 1e-300)
-        slow = gained < SLOW * value[going]
-        done = (decrement[going] < tolerance) & exact[going]
+        slow = better & (gained < SLOW * value[going]) & (gained > LASTING * last[going])
+        # The majorant may be far above the true curvature, and then expects too little.
+        done = decrement[going] < np.where(exact[going], tolerance, UNSURE * tolerance)
         done |= ~better & (damping[going] >= MOST_DAMPING)
         u[going[better]], value[going[better]] = trial[better], after[better]
-        exact[going] |= slow & better | (decrement[going] < tolerance)
+        exact[going] |= slow | (decrement[going] < tolerance) & ~done
+        last[going] = gained
         factor = np.where(better, 0.1, 10.0)
         damping[going] = np.clip(damping[going] * factor, LEAST_DAMPING, MOST_DAMPING)
         going = going[~done & (value[going] > 0)]

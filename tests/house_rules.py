@@ -18,9 +18,9 @@ PACKAGE = "clipa_scaling"
 # stands for all its modules; they are free among themselves, but no imports run in a circle.
 LAYERS = (
     ("schema", "models", "lawform", "claim", "correct", "revision", "optimum"),
-    ("spec", "counts", "foreign", "laws", "minimise"),
-    ("memory",),
-    ("source", "rundir", "cost", "extras", "resolve", "branch"),
+    ("spec", "counts", "foreign", "lawterms", "minimise", "scatter"),
+    ("memory", "powers", "saturated"),
+    ("laws", "source", "rundir", "cost", "extras", "resolve", "branch"),
     ("taggers", "vocabulary", "weights", "speed", "hours", "evaluation", "class_labels"),
     ("train", "packrequest", "yamlfile", "children"),
     ("stage", "resources", "datablock", "scores"),

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clipa_scaling.lawform import Floats, Law, LawError, Logs, find_law
+from clipa_scaling.lawform import Floats, Law, LawError, Logs
+from clipa_scaling.laws import find_law
 from clipa_scaling.minimise import Problem, from_scale, slope_of, to_scale
 
 Kind = Literal["converged", "at bound", "ridge", "starts disagree", "not identified"]
@@ -86,12 +87,14 @@ class Points:
 class Options:
     """How to fit: the sum of Huber's function of residuals on a scale, from many starts.
 
-    delta: where residuals begin to count by their size: None is 1e-3 on logs, else 1.345 standard
-    deviations of the residuals; infinite is least squares. starts are screened, `keep` polished.
+    delta: where residuals begin to count by their size; infinite is least squares, "noise" is 1.345
+    standard deviations of the residuals, None is 1e-3 on logs and "noise" on other scales. 1e-3
+    suits losses that scatter by as much; where they scatter more it is nearly least absolute
+    deviations, and intervals from few rows are rough. starts are screened, `keep` polished.
     """
 
     scale: str = "log"
-    delta: float | None = None
+    delta: float | Literal["noise"] | None = None
     starts: int = 4096
     keep: int = 16
     seed: int = 0
@@ -101,8 +104,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise LawError(f"scale={self.scale!r}; allowed: {', '.join(SCALES)}")
-        if self.delta is not None and not self.delta > 0:
-            raise LawError(f"delta={self.delta} must be positive; None chooses it")
+        if self.delta not in (None, "noise") and not read_delta(self.delta) > 0:
+            raise LawError(f"delta={self.delta!r} must be positive, or noise, or None")
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ class Fit:
                 "stored fit: its rows were changed, they do not have the digest it names"
             )
         logs = centre(points, form, held["log_means"])
-        options = Options(**{**held["options"], "delta": number(held["options"]["delta"])})
+        options = Options(**{**held["options"], "delta": read_delta(held["options"]["delta"])})
         status = Status(held["status"]["kind"], tuple(held["status"]["reasons"]))
         return cls(
             points=points,
@@ -240,13 +243,13 @@ class Fit:
         )
 
 
-def named(value: float | None) -> float | str | None:
+def named(value: float | str | None) -> float | str | None:
     """JSON has no word for what is not finite."""
-    return value if value is None or np.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, str) or np.isfinite(value) else str(value)
 
 
-def number(value: float | str | None) -> float | None:
-    return None if value is None else float(value)
+def read_delta(value: float | str | None) -> Any:
+    return value if value in (None, "noise") else float(value or "nan")
 
 
 def centre(points: Points, law: Law, log_means: Mapping[str, float]) -> dict[str, Floats]:

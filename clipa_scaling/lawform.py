@@ -143,12 +143,6 @@ def register(law: Law) -> Law:
     return law
 
 
-def find_law(name: str) -> Law:
-    if name not in LAWS:
-        raise LawError(f"law {name!r} is unknown; registered: {', '.join(LAWS)}")
-    return LAWS[name]
-
-
 # For samplers and slopes
 
 

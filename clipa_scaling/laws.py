@@ -6,7 +6,7 @@ name here makes its form for other roles or another worst error: `primary(("N", 
 
 from __future__ import annotations
 
-from clipa_scaling.lawform import LAWS, register
+from clipa_scaling.lawform import LAWS, Law, LawError, register
 from clipa_scaling.powers import additive, loglinear, multiplicative, one_break, per_size, power
 from clipa_scaling.saturated import bounded, primary, trend
 
@@ -14,6 +14,7 @@ __all__ = [
     "LAWS",
     "additive",
     "bounded",
+    "find_law",
     "loglinear",
     "multiplicative",
     "one_break",
@@ -35,3 +36,9 @@ for make in (
     per_size,
 ):
     register(make())
+
+
+def find_law(name: str) -> Law:
+    if name not in LAWS:
+        raise LawError(f"law {name!r} is unknown; registered: {', '.join(LAWS)}")
+    return LAWS[name]

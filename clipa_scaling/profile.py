@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 from clipa_scaling.fitted import Fit, centre
 from clipa_scaling.lawform import Floats, LawError
 from clipa_scaling.minimise import Bools, Problem, minimise
-from clipa_scaling.scatter import split_variance
+from clipa_scaling.scatter import Spread, find_spread
 
 LEVEL = 0.95
 CLOSE = 2e-3  # of the quantile: an end is then within a thousandth of its distance
@@ -55,48 +55,6 @@ class Profile:
     rise: Floats
     quantile: float
     interval: Interval
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What B fits know of their errors: what a rise of the objective counts, (B, P), and degrees.
-
-    errors: (B, P, P), covariances of the coordinates, where a search for an end begins.
-    """
-
-    count: Floats
-    degrees: float
-    errors: Floats
-
-
-def find_spread(problem: Problem, u: Floats, codes: NDArray[np.int64] | None = None) -> Spread:
-    """A rise over count / 2 is a squared t: E[psi^2] / E[psi'] stands in place of a variance.
-
-    Heritier and Ronchetti, JASA 89 (1994) 897-904. codes: the cluster of each row, for one fit;
-    such rows err together, and the count is then that of the sandwich covariance, parameter by
-    parameter (as Pace, Salvan and Sartori, Statistica Sinica 21 (2011) 129-148).
-    """
-    residuals, slopes = problem.slopes(u)
-    n, size = slopes.shape[1:]
-    pull = np.clip(residuals, -problem.delta, problem.delta)
-    inside = np.maximum((np.abs(residuals) <= problem.delta).mean(axis=1), 1 / n)
-    level = (pull**2).sum(axis=1) / max(n - size, 1) / inside
-    norms = np.sqrt(np.maximum((slopes**2).sum(axis=1), 1e-300))
-    scaled = slopes / norms[:, None]
-    inverse = np.linalg.pinv(scaled.swapaxes(1, 2) @ scaled, rcond=1e-13, hermitian=True)
-    inverse = inverse / norms[:, :, None] / norms[:, None, :]
-    errors, degrees = inverse * (level / inside)[:, None, None], float(n - size)
-    count = np.repeat(level[:, None], size, axis=1)
-    if codes is not None and codes.max() + 1 < n:
-        scatter = split_variance(pull[0], slopes[0], codes)
-        sums = np.zeros((codes.max() + 1, size))
-        np.add.at(sums, codes, slopes[0])
-        middle = scatter.shared * sums.T @ sums + scatter.alone * slopes[0].T @ slopes[0]
-        errors = (inverse[0] @ middle @ inverse[0] / inside[0] ** 2)[None]
-        least = np.maximum(np.diagonal(inverse[0]), 1e-300)
-        count = (np.diagonal(errors[0]) / least * inside[0])[None]
-        degrees = scatter.degrees
-    return Spread(count, degrees, errors)
 
 
 def find_ends(

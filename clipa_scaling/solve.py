@@ -40,11 +40,13 @@ def fit(points: Points, law: Law, options: Options | None = None) -> Fit:
         status = Status("not identified", faults)
         nan = float("nan")
         return Fit(points, law, bound, options, log_means, unknown, nan, status, 0, nan, nan)
-    first = np.inf if options.delta is None and options.scale != "log" else options.delta
-    problem = make_problem(points, bound, log_means, options.scale, first or LOG_DELTA)
+    estimated = options.delta == "noise" or (options.delta is None and options.scale != "log")
+    delta = np.inf if estimated else float(options.delta or LOG_DELTA)
+    problem = make_problem(points, bound, log_means, options.scale, delta)
     found = search(problem, options)
-    if options.delta is None and options.scale != "log":
-        problem = replace(problem, delta=find_delta(problem, found))
+    if estimated:
+        best = found.u[[found.objective.argmin()]]
+        problem = replace(problem, delta=float(find_delta(problem, best)[0, 0]))
         found = minimise(problem, found.u, None, options.iterations, options.tolerance)
     return describe(points, law, options, log_means, problem, found)
 
@@ -62,12 +64,15 @@ def search(problem: Problem, options: Options) -> Minimum:
     return minimise(problem, begun, None, options.iterations, options.tolerance)
 
 
-def find_delta(problem: Problem, found: Minimum) -> float:
-    """1.345 standard deviations of the residuals, estimated by their median size."""
-    residuals = problem.residuals(found.u[[found.objective.argmin()]])[0]
-    spare = max(len(residuals) - found.u.shape[1], 1)
-    sd = 1.4826 * np.median(np.abs(residuals)) * np.sqrt(len(residuals) / spare)
-    return float(max(EFFICIENT * sd, LEAST_DELTA))
+def find_delta(problem: Problem, u: Floats) -> Floats:
+    """1.345 standard deviations of the residuals of B fits, (B, 1), by their median size.
+
+    As many of the smallest as the law has parameters are left out: it was fitted to them.
+    """
+    sizes = np.sort(np.abs(problem.residuals(u)), axis=1)
+    spare = min(u.shape[1], sizes.shape[1] - 1)
+    sd = 1.4826 * np.median(sizes[:, spare:], axis=1)
+    return np.asarray(np.maximum(EFFICIENT * sd, LEAST_DELTA)[:, None])
 
 
 def describe(

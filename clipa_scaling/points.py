@@ -205,7 +205,7 @@ def read_roles(
     for role, name in names.items():
         values = source[name].astype(float).to_numpy(float)
         if name == "train_flops":
-            values = np.array([sum_ancestors(known, str(run), name) for run in joined["run"]])
+            values = np.array(sum_ancestors(known, joined["run"], name))
         if role == "N":  # under resize, position tables shrink with the length
             order = pd.DataFrame({"model": joined["model"], "T": source["image_tokens"], "N": values})
             longest = order.sort_values("T").groupby("model")["N"].last()

@@ -39,6 +39,7 @@ LAYERS = (
     ("slopes", "points", "bootstrap", "profile"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lawworlds"),
     ("verdict", "tournament", "checklist"),
+    ("analysis",),
     ("inverse", "worlds", "fit", "cost_tables"),
     ("launch",),
     ("recipe", "foresee"),

@@ -98,7 +98,7 @@ class Options:
     starts: int = 4096
     keep: int = 16
     seed: int = 0
-    iterations: int = 200
+    iterations: int = 400
     tolerance: float = 1e-12
 
     def __post_init__(self) -> None:
@@ -139,6 +139,9 @@ class Fit:
 
     @property
     def params(self) -> dict[str, float]:
+        """By name, for variables in their units; NaN where the fit is not identified."""
+        if np.isnan(self.theta).all():
+            return dict.fromkeys(self.law.names, float("nan"))
         natural = self.law.uncentre(self.theta[None], self.log_means)[0]
         return dict(zip(self.law.names, natural.tolist(), strict=True))
 

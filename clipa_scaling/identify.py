@@ -39,9 +39,10 @@ def find_level_fault(values: Floats, role: str, law: Law) -> str:
     if levels >= needed:
         return ""
     named = ", ".join(f"{value:.6g}" for value in sorted(set(values.tolist()))[:needed])
+    way = f"needed: {needed} values, or a law without {role}"
     if levels == 1:
-        return f"{role} ({ROLES[role]}) does not vary: {named}; needed: {needed} values"
-    return f"{role} ({ROLES[role]}) has {levels} values only: {named}; needed: {needed}"
+        return f"{role} ({ROLES[role]}) does not vary: {named}; {way}"
+    return f"{role} ({ROLES[role]}) has {levels} values only: {named}; {way}"
 
 
 def find_ties(x: Mapping[str, Floats], law: Law) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from clipa_scaling.fitted import make_problem
 from clipa_scaling.lawform import Floats, Law
 from clipa_scaling.laws import find_law
-from clipa_scaling.minimise import Problem, from_scale, minimise, to_scale
+from clipa_scaling.minimise import Bools, Problem, from_scale, minimise, to_scale
 from clipa_scaling.profile import find_ends
 from clipa_scaling.scatter import find_spread
 from clipa_scaling.solve import Options, Points, find_delta, fit
@@ -112,6 +112,7 @@ class Coverage:
     high: Floats
     truth: Floats
     objective: Floats  # (W,)
+    known: Bools  # (W, P, 2): whether each side has an end
 
     @property
     def held(self) -> Floats:
@@ -141,7 +142,7 @@ def cover(world: World, y: Floats) -> Coverage:
     parameters = law.parameters
     low = np.where(known[..., 0], low, [parameter.low for parameter in parameters])
     high = np.where(known[..., 1], high, [parameter.high for parameter in parameters])
-    return Coverage(law.names, low, high, truth, found.objective)
+    return Coverage(law.names, low, high, truth, found.objective, known)
 
 
 def recover(world: World) -> float:

@@ -16,6 +16,8 @@ STEP = 6e-6  # of differences, in coordinates: the cube root of the rounding err
 SLOW = 1e-2  # gain of a step, over the objective, below which true curvature pays
 LASTING = 0.1  # and over the gain before
 UNSURE = 1e-3
+NEAR = 1e-3  # of the objective's own width: what is pushed to a bound from nearer is put there
+CURVED, BEND = 12, 0.75  # steps until a valley counts as bent, and the most that a step is bent by
 LEAST_DAMPING, MOST_DAMPING = 1e-12, 1e12
 CHUNK = 400_000  # numbers of one evaluation that stay near the processor
 
@@ -168,25 +170,13 @@ def minimise(
     damping, exact = np.full(count, 1e-3), np.zeros(count, bool)
     held, decrement, last = fixed.copy(), np.full(count, np.inf), np.full(count, np.inf)
     going = np.flatnonzero(np.isfinite(value))
-    for _ in range(iterations):
+    for passed in range(iterations):
         if len(going) == 0:
             break
         here, at = problem.take(going), u[going]
-        residuals, slopes = here.slopes(at)
-        gradient = here.gradient(residuals, slopes)
-        matrix = here.majorant(residuals, slopes)
-        # Scaled by the squares' own curvature, so that no unit matters.
-        diagonal = np.maximum(np.diagonal(matrix, axis1=1, axis2=2), 1e-300)
-        spread = 1 / np.sqrt(diagonal)
-        newton = np.flatnonzero(exact[going])
-        if len(newton):
-            matrix[newton] = here.take(newton).curvature(at[newton])
-        pushed = ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
-        held[going] = fixed[going] | pushed
-        free = ~held[going]
-        scaled = matrix * spread[:, :, None] * spread[:, None, :]
-        step, gain = damped_step(scaled, gradient * spread, free, damping[going])
-        trial = np.clip(at + np.where(free, step * spread, 0.0), low, high)
+        trial, gain, held[going] = propose(
+            here, at, value[going], fixed[going], damping[going], exact[going], passed >= CURVED
+        )
         after = here.objective(here.residuals(trial))
         better = after < value[going]
         gained = np.where(better, value[going] - after, 0.0)
@@ -201,24 +191,79 @@ def minimise(
         factor = np.where(better, 0.1, 10.0)
         damping[going] = np.clip(damping[going] * factor, LEAST_DAMPING, MOST_DAMPING)
         going = going[~done & (value[going] > 0)]
-    return Minimum(u, value, held, decrement)
+    nearest = np.where(np.abs(u - low) < np.abs(u - high), low, high)
+    return Minimum(np.where(held & ~fixed, nearest, u), value, held, decrement)
 
 
-def damped_step(
+def propose(
+    problem: Problem,
+    u: Floats,
+    value: Floats,
+    fixed: Bools,
+    damping: Floats,
+    exact: Bools,
+    bent: bool,
+) -> tuple[Floats, Floats, Bools]:
+    """Where to go from u (B, P), what an undamped step would gain, and what is held."""
+    low, high = problem.law.box()
+    residuals, slopes = problem.slopes(u)
+    gradient, matrix = problem.gradient(residuals, slopes), problem.majorant(residuals, slopes)
+    # Scaled by the squares' own curvature, so that no unit matters.
+    spread = 1 / np.sqrt(np.maximum(np.diagonal(matrix, axis1=1, axis2=2), 1e-300))
+    newton = np.flatnonzero(exact)
+    if len(newton):
+        matrix[newton] = problem.take(newton).curvature(u[newton])
+    near = NEAR * spread * np.sqrt(value[:, None])
+    pushed = ((u <= low + near) & (gradient > 0)) | ((u >= high - near) & (gradient < 0))
+    pushed &= ~fixed
+    scaled = matrix * spread[:, :, None] * spread[:, None, :]
+    solve, gain = damped(scaled, gradient * spread, ~(fixed | pushed), damping)
+    step = solve(gradient * spread) * spread
+    if bent:
+        bend = solve(bending(problem, u, step, residuals, slopes) * spread) * spread
+        usable = length(bend / spread) < BEND * length(step / spread)
+        step = np.where(usable, step + bend / 2, step)
+    trial = np.where(pushed, np.where(gradient > 0, low, high), u + step)
+    return np.clip(trial, low, high), gain, fixed | pushed
+
+
+def length(steps: Floats) -> Floats:
+    return np.asarray(np.abs(steps).sum(axis=1, keepdims=True))
+
+
+def damped(
     matrix: Floats, gradient: Floats, free: Bools, damping: Floats
-) -> tuple[Floats, Floats]:
-    """The step (B, P) of scaled curvatures and gradients, and the gain that it expects undamped."""
+) -> tuple[Callable[[Floats], Floats], Floats]:
+    """The damped step against any pull (B, P), and what `gradient`'s undamped one gains, (B,)."""
     both = free[:, :, None] & free[:, None, :]
     matrix = np.where(both, matrix, np.eye(matrix.shape[1]))
-    matrix = np.where(np.isfinite(matrix), matrix, 0.0)
-    gradient = np.where(free & np.isfinite(gradient), gradient, 0.0)
-    roots, vectors = np.linalg.eigh(matrix)
+    roots, vectors = np.linalg.eigh(np.where(np.isfinite(matrix), matrix, 0.0))
     roots = np.abs(roots)
     roots = np.maximum(roots, 1e-14 * np.maximum(roots.max(axis=1, keepdims=True), 1e-300))
-    along = (gradient[:, None, :] @ vectors)[:, 0]
-    gain = (along**2 / roots).sum(axis=1) / 2
-    step = -(vectors @ (along / (roots + damping[:, None]))[..., None])[..., 0]
-    return step, gain
+
+    def turn(pull: Floats) -> Floats:
+        known = np.where(free & np.isfinite(pull), pull, 0.0)
+        return np.asarray((known[:, None, :] @ vectors)[:, 0])
+
+    def solve(pull: Floats) -> Floats:
+        step = -(vectors @ (turn(pull) / (roots + damping[:, None]))[..., None])[..., 0]
+        return np.where(free, step, 0.0)
+
+    return solve, (turn(gradient) ** 2 / roots).sum(axis=1) / 2
+
+
+def bending(problem: Problem, u: Floats, step: Floats, residuals: Floats, slopes: Floats) -> Floats:
+    """The pull (B, P) by which residuals curve along a step: it leads round bent ridges.
+
+    M. Transtrum and J. Sethna, arXiv:1201.5885, geodesic acceleration.
+    """
+    part = 0.1
+    ahead = problem.residuals(u + part * step)
+    straight = (slopes @ step[..., None])[..., 0]
+    second = 2 / part * ((ahead - residuals) / part - straight)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = problem.weights * np.minimum(1.0, problem.delta / np.abs(residuals))
+        return np.asarray(((weight * second)[:, None, :] @ slopes)[:, 0])
 
 
 def screen(problem: Problem, draw: Callable[[int], Floats], starts: int, keep: int) -> Floats:

@@ -23,7 +23,7 @@ COLUMNS: Mapping[str, str] = {
     "S": "text_tokens",
     "C": "train_flops",
 }
-LOSS = "loss"
+LOSS = "loss"  # the one measure that is no fraction
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def choose_points(
     """
     names = check_columns(columns)
     measure = measure or main_measure(tables)
-    table = tables["runs"].assign(left_out=pd.NA) if left_out else tables["runs"]
+    table = tables["runs"]
+    if left_out:
+        table = table.assign(left_out=pd.Series(pd.NA, index=table.index, dtype="string"))
     runs = take_where(choose_stage(table, stage), where or {})
     kept = one_protocol(tables["evals"], runs, measure, eval_set, protocol)
     evals = choose_evals(kept, runs, measure, eval_set, is_fraction=measure != LOSS)
@@ -156,9 +158,9 @@ def one_protocol(
     if lacking:
         others = ", ".join(sorted(set(told[rows["run"].isin(lacking)])))
         raise TableError(
-            f"evals: a fit mixes no protocols: {len(lacking)} of {rows['run'].nunique()} runs, such "
-            f"as {lacking[0]}, have protocol={others} and not {protocol or 'none'}; choose another, "
-            "or measure them again with --evaluate"
+            f"evals: a fit mixes no protocols: {len(lacking)} of {rows['run'].nunique()} runs, "
+            f"such as {lacking[0]}, have protocol={others} and not {protocol or 'none'}; choose "
+            "another, or measure them again with --evaluate"
         )
     return evals[evals["protocol"].fillna("") == protocol]
 
@@ -201,13 +203,15 @@ def read_roles(
     names: Mapping[str, str], joined: pd.DataFrame, source: pd.DataFrame, known: pd.DataFrame
 ) -> dict[str, Floats]:
     """Each role's values, (n,); a role that some run has no value for is left away."""
-    x = {}
+    x: dict[str, Floats] = {}
     for role, name in names.items():
         values = source[name].astype(float).to_numpy(float)
         if name == "train_flops":
             values = np.array(sum_ancestors(known, joined["run"], name))
         if role == "N":  # under resize, position tables shrink with the length
-            order = pd.DataFrame({"model": joined["model"], "T": source["image_tokens"], "N": values})
+            order = pd.DataFrame(
+                {"model": joined["model"], "T": source["image_tokens"], "N": values}
+            )
             longest = order.sort_values("T").groupby("model")["N"].last()
             values = joined["model"].map(longest).to_numpy(float)
         if np.isfinite(values).all() and (values > 0).all():

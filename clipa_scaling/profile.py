@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from clipa_scaling.fitted import Fit, centre
-from clipa_scaling.lawform import Floats, LawError
+from clipa_scaling.lawform import Floats, LawError, Parameter
 from clipa_scaling.minimise import Bools, Problem, minimise
 from clipa_scaling.scatter import Spread, find_spread
 
@@ -185,26 +185,26 @@ def find_intervals(fit: Fit, wanted: Sequence[int]) -> list[Interval]:
 def describe(problem: Problem, j: int, u: Floats, ends: Floats, known: Bools) -> Interval:
     """An end that is none is the law's bound; beyond it the parameter could be anything."""
     parameter = problem.law.parameters[j]
-    full = np.repeat(u[None], 2, axis=0)
-    full[:, j] = ends
-    low, high = problem.law.from_coordinates(full)[:, j]
+    both = np.repeat(u[None], 2, axis=0)
+    both[:, j] = ends
+    bounds = np.array([parameter.low, parameter.high])
+    low, high = np.where(known, problem.law.from_coordinates(both)[:, j], bounds)
     estimate = float(problem.law.from_coordinates(u)[j])
-    if not known[0]:
-        low = parameter.low
-    if not known[1]:
-        high = parameter.high
-    # A floor of 0 is a value as good as another; a logarithm or an exponent has no last one.
-    lasting = [
-        known[0] or (parameter.kind != "positive" and np.isfinite(parameter.low)),
-        known[1] or parameter.kind == "between",
-    ]
     reason = ""
-    if not any(known):
+    if not known.any():
         reason = f"every value from {parameter.low:g} to {parameter.high:g} fits about as well"
-    elif not all(lasting):
-        which, bound = ("low", parameter.low) if not lasting[0] else ("high", parameter.high)
-        reason = f"no {'lower' if which == 'low' else 'upper'} end before {bound:g}"
+    elif not (known[0] or is_value(parameter, "low")):
+        reason = f"no lower end above {parameter.low:g}"
+    elif not (known[1] or is_value(parameter, "high")):
+        reason = f"no upper end below {parameter.high:g}"
     return Interval(estimate, float(low), float(high), reason)
+
+
+def is_value(parameter: Parameter, end: str) -> bool:
+    """Whether a bound is a value like others, as a floor of 0; a limit of a search is none."""
+    if parameter.kind == "between":
+        return True
+    return parameter.kind == "free" and end == "low" and np.isinf(parameter.high)
 
 
 def profile(fit: Fit, name: str) -> Profile:

@@ -16,13 +16,15 @@ from clipa_scaling.bootstrap import bootstrap
 from clipa_scaling.identify import SAME, count_levels
 from clipa_scaling.lawform import ROLES, Floats, Law, LawError
 from clipa_scaling.minimise import from_scale, slope_of, to_scale
+from clipa_scaling.points import LOSS
 from clipa_scaling.solve import Fit, Options, Points, fit
 
 NEAREST, OLS = "nearest run", "log-linear OLS"
 BASELINES = (NEAREST, OLS)
+AXES = ("N", "D", "T", "S")  # C follows from them
 LEAST_ROWS = 4  # left to fit on
 LEVEL = 0.95
-NAMES = ["split", "form", "held", "factor", "error", "bias", "covered", "status"]
+NAMES = ["split", "form", "held", "factor", "error", "bias", "drop_error", "covered", "status"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ def rollout(
     """Every law and both baselines on every split, a row each.
 
     Columns: `split`, `form`, `held` (rows), `factor` (held value over the nearest fitted one, at
-    least 1), `error` (mean absolute error of y), `bias` (mean of predicted less actual), `covered`
-    (share of the held rows within their 95 % prediction interval), `status`, or why not.
+    least 1), `error` (mean absolute error of y), `bias` (mean of predicted less actual),
+    `drop_error` (as error, of what a row loses against the longest length of its size and samples),
+    `covered` (share of the held rows within their 95 % prediction interval), `status`, or why not.
     loosened: the variable that is held out may have one level fewer than the law needs, two at
     least, as with three sizes; such a fit is a guess, judged by its error alone. draws: 0 for no
     `covered`.
@@ -117,12 +120,14 @@ def rollout(
         if split.why:
             rows.append({**head, "form": "", "status": split.why})
             continue
-        past, future = points.take(~split.held), points.take(split.held)
         for law in laws:
             form = loosen(law, split.role) if loosened else law
-            rows.append({**head, "form": law.name, **judge(past, future, form, options, draws)})
-        for name, predicted in predict_naively(past, future, laws, options).items():
-            rows.append({**head, "form": name, "status": "", **measure(predicted, future)})
+            told = judge(points, split.held, form, options, draws)
+            rows.append({**head, "form": law.name, **told})
+        past, future = points.take(~split.held), points.take(split.held)
+        for name, predicted in predict_naively(past, future, options.scale).items():
+            told = {"status": "", **measure(predicted, points, split.held)}
+            rows.append({**head, "form": name, **told})
     return pd.DataFrame(rows, columns=NAMES)
 
 
@@ -135,26 +140,55 @@ def loosen(law: Law, role: str) -> Law:
 
 
 def judge(
-    past: Points, future: Points, law: Law, options: Options, draws: int
+    points: Points, held: np.ndarray, law: Law, options: Options, draws: int
 ) -> dict[str, object]:
+    future = points.take(held)
     try:
-        found = fit(past, law, options)
+        found = fit(points.take(~held), law, options)
     except LawError as error:
         return {"status": str(error)}
     if found.status.kind == "not identified":
         return {"status": str(found.status)}
     predicted = found.predict(future.x)
     if not np.isfinite(predicted).all():
-        return {"status": "no prediction: the form has a level for each size, and this one has none"}
-    told: dict[str, object] = {"status": found.status.kind, **measure(predicted, future)}
+        return {
+            "status": "no prediction: the form has a level for each size, and this one has none"
+        }
+    told: dict[str, object] = {"status": found.status.kind, **measure(predicted, points, held)}
     if draws:
         told["covered"] = covered(found, future, draws)
     return told
 
 
-def measure(predicted: Floats, future: Points) -> dict[str, float]:
-    off = predicted - future.y
-    return {"error": float(np.abs(off).mean()), "bias": float(off.mean())}
+def measure(predicted: Floats, points: Points, held: np.ndarray) -> dict[str, float]:
+    off = np.zeros(len(points))
+    off[held] = predicted - points.y[held]
+    told = {"error": float(np.abs(off[held]).mean()), "bias": float(off[held].mean())}
+    full = find_full(points)
+    dropped = held & (full >= 0)
+    if dropped.any():
+        told["drop_error"] = float(np.abs(off - off[full])[dropped].mean())
+    return told
+
+
+def find_full(points: Points) -> np.ndarray:
+    """For each row one at the longest length of its size and samples, (n,); -1 where it is one.
+
+    The length is T where it varies, else S.
+    """
+    lengths = [role for role in ("T", "S") if role in points.x and count_levels(points.x[role]) > 1]
+    if not lengths:
+        return np.full(len(points), -1)
+    others = [role for role in AXES if role in points.x and role != lengths[0]]
+    logs = np.round(np.column_stack([np.log(points.x[role]) for role in others]), 6)
+    cell = np.unique(logs, axis=0, return_inverse=True)[1].ravel()
+    length = points.x[lengths[0]]
+    full = np.full(len(points), -1)
+    for at in range(cell.max() + 1):
+        rows = np.flatnonzero(cell == at)
+        longest = rows[length[rows].argmax()]
+        full[rows[length[rows] < length[longest]]] = longest
+    return full
 
 
 def covered(found: Fit, future: Points, draws: int) -> float:
@@ -162,14 +196,16 @@ def covered(found: Fit, future: Points, draws: int) -> float:
     return float(((future.y >= low) & (future.y <= high)).mean())
 
 
-def predict_interval(found: Fit, future: Points, draws: int, seed: int = 0) -> tuple[Floats, Floats]:
+def predict_interval(
+    found: Fit, future: Points, draws: int, seed: int = 0
+) -> tuple[Floats, Floats]:
     """The 95 % interval of new runs, two of (n,): that of the parameters, and the runs' own noise.
 
     Infinite where more than a few draws have no value.
     """
     scale = found.options.scale
-    drawn = bootstrap(found, draws=draws, seed=seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        drawn = bootstrap(found, draws=draws, seed=seed)
         z = to_scale(drawn.predict(future.x), scale)
     rng = np.random.default_rng(seed)
     scatter = drawn.scatter
@@ -194,25 +230,22 @@ def find_unit(past: Points, future: Points, scale: str) -> Floats:
     return np.asarray(there / np.exp(np.log(here).mean()))
 
 
-def predict_naively(
-    past: Points, future: Points, laws: Sequence[Law], options: Options
-) -> dict[str, Floats]:
+def predict_naively(past: Points, future: Points, scale: str) -> dict[str, Floats]:
     """The nearest fitted run's y, and a plane of the log (or other scale) of y over the logs of x.
 
-    Near is in logs over their spread, and ties are averaged. Both know the variables of the laws.
+    Near is in logs over their spread, and ties are averaged. x: those of AXES that vary.
     """
-    known = {role for law in laws for role in law.roles}
-    roles = [role for role in past.x if role in known and count_levels(past.x[role]) > 1]
+    roles = [role for role in AXES if role in past.x and count_levels(past.x[role]) > 1]
     here, there = design(past, roles), design(future, roles)
     spread = np.vstack([here, there]).std(axis=0)
     apart = (((there[:, None] - here) / spread) ** 2).sum(axis=2)
     near = apart <= apart.min(axis=1, keepdims=True) + 1e-9
     nearest = (near * past.y).sum(axis=1) / near.sum(axis=1)
-    z = to_scale(past.y, options.scale)
+    z = to_scale(past.y, scale)
     flat = np.column_stack([np.ones(len(here)), here])
     plane = np.linalg.lstsq(flat, z, rcond=None)[0]
     ahead = np.column_stack([np.ones(len(there)), there]) @ plane
-    return {NEAREST: nearest, OLS: from_scale(ahead, options.scale)}
+    return {NEAREST: nearest, OLS: from_scale(ahead, scale)}
 
 
 def design(points: Points, roles: Sequence[str]) -> Floats:
@@ -220,10 +253,18 @@ def design(points: Points, roles: Sequence[str]) -> Floats:
     return np.column_stack([np.log(points.x[role]) for role in roles])
 
 
-def errors_by_form(rows: pd.DataFrame, forms: Sequence[str]) -> tuple[Mapping[str, float], list[str]]:
+def tell_error(error: float, points: Points) -> str:
+    """`3.04 points`, or nats of a loss."""
+    return f"{error:.4f} nats" if points.columns.get("y") == LOSS else f"{100 * error:.2f} points"
+
+
+def errors_by_form(
+    rows: pd.DataFrame, forms: Sequence[str]
+) -> tuple[Mapping[str, float], list[str]]:
     """The mean error of each form over the splits that all of them predict; and those splits."""
     known = rows[rows["form"].isin(forms) & rows["error"].notna()]
     counts = known.groupby("split", sort=False)["form"].nunique()
     shared = [str(name) for name in counts.index[counts == len(forms)]]
     of_shared = rows[rows["split"].isin(shared) & rows["error"].notna()]
-    return of_shared.groupby("form")["error"].mean().to_dict(), shared
+    means = of_shared.groupby("form")["error"].mean()
+    return {str(form): float(error) for form, error in means.items()}, shared

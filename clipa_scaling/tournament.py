@@ -1,4 +1,4 @@
-"""Several forms on the same points: AICc and rollout error side by side, and where they disagree."""
+"""Several forms on the same points: AICc and rollout error side by side, and where they differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pandas as pd
 
 from clipa_scaling.identify import count_levels, find_faults
 from clipa_scaling.lawform import LAWS, ROLES, Law, LawError
-from clipa_scaling.rollout import BASELINES, errors_by_form, rollout
+from clipa_scaling.rollout import AXES, BASELINES, errors_by_form, rollout, tell_error
 from clipa_scaling.solve import Fit, Options, Points, fit
 
-AXES = ("N", "D", "T", "S")  # C follows from them
 BASELINE = "loglinear"  # a form too, but no law
 NEAR = 2.0  # AICc: forms nearer than this are alike (Burnham and Anderson 2002, section 2.6)
 FEW_STARTS, FEW_KEPT = 1024, 8  # of refits, which only have to predict
@@ -145,24 +144,25 @@ def compete(
     rollouts = rollout(points, forms, quick, draws=draws)
     errors, shared = errors_by_form(rollouts, [form.name for form in forms])
     found_all = Tournament(fits, reasons, rollouts, errors, shared, ())
-    return replace(found_all, warnings=tuple(find_warnings(found_all)))
+    return replace(found_all, warnings=tuple(find_warnings(found_all, points)))
 
 
-def find_warnings(found: Tournament) -> list[str]:
+def find_warnings(found: Tournament, points: Points) -> list[str]:
     by_aicc, by_rollout = found.best_aicc, found.best_rollout
+    missed = {name: tell_error(error, points) for name, error in found.errors.items()}
     told = []
     if by_aicc and by_rollout and by_aicc != by_rollout:
         behind = found.fits[by_rollout].aicc - found.fits[by_aicc].aicc
         told.append(
-            f"AICc and rollout disagree: {by_aicc} fits best ({by_rollout} is {behind:.1f} behind), "
-            f"{by_rollout} predicts best ({found.errors[by_rollout]:.4f} against "
-            f"{found.errors[by_aicc]:.4f}); no claim may rest on one of them alone"
+            f"AICc and rollout disagree: {by_aicc} fits best ({by_rollout} {behind:.1f} behind), "
+            f"{by_rollout} predicts best ({missed[by_rollout]} off, {by_aicc} {missed[by_aicc]}); "
+            "no claim may rest on one of them alone"
         )
     naive = best({name: found.errors[name] for name in BASELINES if name in found.errors})
     if by_rollout and naive and found.errors[naive] <= found.errors[by_rollout]:
         told.append(
-            f"no form predicts better than the {naive} ({found.errors[naive]:.4f} against "
-            f"{found.errors[by_rollout]:.4f} of {by_rollout}): extrapolate with none of them"
+            f"no form predicts better than the {naive} ({missed[naive]} off, {by_rollout} "
+            f"{missed[by_rollout]}): extrapolate with none of them"
         )
     if len(found.fits) > 1 and not found.shared:
         told.append("no split is predicted by every form: their rollout errors do not compare")

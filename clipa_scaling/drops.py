@@ -23,7 +23,7 @@ SCALES: Mapping[str, Callable[[Floats], Floats]] = {
 }
 GAMMAS, DELTAS = np.linspace(-2, 8, 51), np.linspace(-3, 3, 61)  # screened; the ends are bounds
 LEAST_LENGTHS, LEAST_SIZES = 3, 2
-STEPS, TINY = 40, 1e-6
+STEPS, NEAR, TINY = 40, 1e-6, 1e-6
 DRAWS = 1000
 
 
@@ -195,7 +195,7 @@ def refine(
         )
         tried = solve(*moved)
         better = (tried[1] ** 2).sum(axis=1) < (rest**2).sum(axis=1)
-        change = np.abs(np.where(better, moved[1] - delta, 0.0)).max()
+        change = max(np.abs(moved[0] - gamma).max(), np.abs(moved[1] - delta).max())
         gamma, delta = (
             np.where(better, new, old) for new, old in zip(moved, (gamma, delta), strict=True)
         )
@@ -203,6 +203,6 @@ def refine(
         rest = np.where(better[:, None], tried[1], rest)
         parts = [np.where(better[:, None], a, b) for a, b in zip(tried[2], parts, strict=True)]
         damping = np.where(better, damping / 10, damping * 10)
-        if change < 1e-9 and (damping > 1).all():
+        if change < NEAR:
             break
     return gamma, delta, k

@@ -32,10 +32,11 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         markup=False, highlight=False,
     )  # fmt: skip
     tables = verdict.multipliers
-    if (tables["bound"] == "").any():
+    reads_m = compared.runs["samples"].nunique() > 1
+    if reads_m and (tables["bound"] == "").any():
         say_m = row_text("m", "low", "high", "bound", 2)
         console.print(grid_table(verdict, tables, "m, times the samples", say_m))
-    if tables["gain"].notna().any():
+    if reads_m and tables["gain"].notna().any():
         say_gain = row_text("gain", "gain_low", "gain_high", "gain_bound", 2)
         title = "G, compute of the full length over that of this one, for the same accuracy"
         console.print(grid_table(verdict, tables[tables["gain"].notna()], title, say_gain))
@@ -48,7 +49,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(drop_table(verdict.drops))
     if verdict.slopes["low"].notna().any():
         console.print(slope_table(verdict))
-    if len(verdict.tolerated):
+    if reads_m and len(verdict.tolerated):
         console.print(tolerated_table(verdict))
     if verdict.nu["nu"].notna().any():
         console.print(exponent_table(verdict))

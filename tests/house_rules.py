@@ -35,7 +35,7 @@ LAYERS = (
     ("exclusions",),
     ("paired", "provenance"),
     ("compared", "multiplier"),
-    ("censored", "resample", "solve", "answers", "frontier"),
+    ("censored", "resample", "solve", "answers", "frontier", "papertables"),
     ("slopes", "points", "bootstrap", "profile", "identify"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking"),
     ("verdict", "tabulate", "tournament", "checklist"),

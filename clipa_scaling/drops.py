@@ -233,7 +233,7 @@ def describe_published(folder: Path = FOLDER, tables: Sequence[str] = TABLES) ->
     for counted in SIZES:
         for compared in compare_cells(printed[printed["table"].isin(tables)], counted, folder):
             runs = compared.runs
-            full = runs["model"].map(compared.full).to_numpy(np.float64)
+            full = np.array([compared.full[model] for model in runs["model"]], float)
             size, tokens = (runs[name].to_numpy(np.float64) for name in ("size", "length"))
             cells = Cells(runs["model"].to_numpy(str), size, tokens, full)
             # The papers' fractions themselves: no half example added.

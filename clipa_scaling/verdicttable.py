@@ -130,7 +130,7 @@ def slope_table(verdict: Verdict) -> Table:
 
 def tolerated_table(verdict: Verdict) -> Table:
     """T_e with its 95 % interval: a row for each path and model, a column for each sample count."""
-    title = f"the fewest tokens at which m stays within {1 + verdict.epsilon:g}, and at how many D"
+    title = f"T, the fewest tokens at which m stays within {1 + verdict.epsilon:g}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("path", "model"):
         table.add_column(name, no_wrap=True)
@@ -144,7 +144,7 @@ def tolerated_table(verdict: Verdict) -> Table:
 
 def exponent_table(verdict: Verdict) -> Table:
     """nu: a row for each path; of further scales the exponent alone."""
-    title = "nu = -d log T / d log N of the fewest tokens"
+    title = "nu = -d log T / d log N"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     first, *others = dict.fromkeys(verdict.nu["scale"])
     table.add_column("path", no_wrap=True)

@@ -113,3 +113,13 @@ def test_a_design_that_cannot_answer_has_no_answer_of_this_kind_either() -> None
     few = replace(EXACT, lengths=(196, 49))
     verdict = judge(compare(study(inverse, few)), seed_sd=1e-6, draws=20)
     assert set(verdict.nu["answer"]) == {"undetermined"} and set(verdict.nu["path"]) == {*PATHS}
+
+
+def test_each_size_starts_at_the_full_length_of_its_patch() -> None:
+    """m of 1.5625 at 64 tokens: halfway, in logarithms, from 196 or from 256."""
+    values = np.log([[[[1.0, 1.5625]], [[1.0, 1.5625]]]]).reshape(1, 1, 2, 2)
+    found, sides = find_tolerated(
+        np.log([np.nan, 64]), np.log([196.0, 256.0]), values, np.zeros(values.shape, np.int8)
+    )
+    assert np.exp(found[0, 0]) == pytest.approx([np.sqrt(196 * 64), np.sqrt(256 * 64)])
+    assert not sides.any()

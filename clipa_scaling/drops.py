@@ -2,18 +2,27 @@
 
 y = c_N - k (T**-g - T_full**-g) N**-d, an intercept for each size: d > 0 is the inverse law. It
 needs no second sample count, and describes the one it has: d depends on the scale, unlike m.
+
+python -m clipa_scaling.drops --published writes results/published/drops.csv, d of the papers' own
+tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from clipa_scaling.answers import BAND, LEVEL, UNDETERMINED, agree, interval
 from clipa_scaling.multiplier import Floats
+from clipa_scaling.papertables import SIZES, TABLES, compare_cells, read_cells
+from clipa_scaling.published import FOLDER
+from clipa_scaling.schema import TableError
 
 # Increasing functions of an accuracy's log odds.
 SCALES: Mapping[str, Callable[[Floats], Floats]] = {
@@ -23,8 +32,9 @@ SCALES: Mapping[str, Callable[[Floats], Floats]] = {
 }
 GAMMAS, DELTAS = np.linspace(-2, 8, 51), np.linspace(-3, 3, 61)  # screened; the ends are bounds
 LEAST_LENGTHS, LEAST_SIZES = 3, 2
-STEPS, TINY = 40, 1e-6
+STEPS, NEAR, TINY = 40, 1e-6, 1e-6
 DRAWS = 1000
+ROUND = {"delta": 3, "low": 3, "high": 3, "gamma": 2, "residual_sd": 4}
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,12 @@ def fit_deltas(cells: Cells, y: Floats) -> Fitted:
 
 
 def describe(
-    cells: Cells, odds: Floats, errors: Floats | None = None, band: float = BAND, draws: int = DRAWS
+    cells: Cells,
+    odds: Floats,
+    errors: Floats | None = None,
+    band: float = BAND,
+    draws: int = DRAWS,
+    scales: Sequence[str] = tuple(SCALES),
 ) -> pd.DataFrame:
     """d on every scale with its 95 % interval, from odds (n,), the cells' accuracies in logits.
 
@@ -89,22 +104,22 @@ def describe(
     """
     lack = find_lack(cells)
     rows: list[dict[str, object]] = []
-    for name, scale in SCALES.items():
+    for name in scales:
         row: dict[str, object] = {"scale": name, "delta": np.nan, "low": np.nan, "high": np.nan}
         row |= {"gamma": np.nan, "residual_sd": np.nan, "points": len(odds), "because": lack}
         if not lack:
-            row |= describe_scale(cells, scale, odds, errors, draws)
+            row |= describe_scale(cells, SCALES[name], odds, errors, draws)
         rows.append(row)
     table = pd.DataFrame(rows)
     ends = -table[["high", "low"]].to_numpy(float)
     answers = [agree(ends[[at]], band)[0] for at in range(len(table))]
-    robust = len(set(answers)) == 1 and answers[0] != UNDETERMINED
+    robust = len(scales) > 1 and len(set(answers)) == 1 and answers[0] != UNDETERMINED
     return table.assign(answer=answers, robust=robust)
 
 
 def find_lack(cells: Cells) -> str:
     """Why the form cannot be fitted; empty where it can."""
-    lengths = len(np.unique(cells.tokens / cells.full))
+    lengths = len(np.unique(np.round(cells.tokens / cells.full, 2)))  # of any patch
     sizes = len(np.unique(cells.model))
     if sizes < LEAST_SIZES:
         return f"one size; needed: {LEAST_SIZES}"
@@ -195,7 +210,7 @@ def refine(
         )
         tried = solve(*moved)
         better = (tried[1] ** 2).sum(axis=1) < (rest**2).sum(axis=1)
-        change = np.abs(np.where(better, moved[1] - delta, 0.0)).max()
+        change = max(np.abs(moved[0] - gamma).max(), np.abs(moved[1] - delta).max())
         gamma, delta = (
             np.where(better, new, old) for new, old in zip(moved, (gamma, delta), strict=True)
         )
@@ -203,6 +218,52 @@ def refine(
         rest = np.where(better[:, None], tried[1], rest)
         parts = [np.where(better[:, None], a, b) for a, b in zip(tried[2], parts, strict=True)]
         damping = np.where(better, damping / 10, damping * 10)
-        if change < 1e-9 and (damping > 1).all():
+        if change < NEAR:
             break
     return gamma, delta, k
+
+
+def describe_published(folder: Path = FOLDER, tables: Sequence[str] = TABLES) -> pd.DataFrame:
+    """d of every table, reduction, stage, count of N and scale: see `describe`.
+
+    No seed is repeated in the papers: noise is the residuals', the same for all cells of a fit.
+    """
+    found = []
+    printed = read_cells(folder)
+    for counted in SIZES:
+        for compared in compare_cells(printed[printed["table"].isin(tables)], counted, folder):
+            runs = compared.runs
+            full = np.array([compared.full[model] for model in runs["model"]], float)
+            size, tokens = (runs[name].to_numpy(np.float64) for name in ("size", "length"))
+            cells = Cells(runs["model"].to_numpy(str), size, tokens, full)
+            # The papers' fractions themselves: no half example added.
+            value = runs["value"].to_numpy(float)
+            rows = describe(cells, np.log(value / (1 - value)))
+            source, reduction = compared.settings.values()
+            told = {"table": source, "reduction": reduction, "stage": compared.stage, "N": counted}
+            for at, (name, text) in enumerate(told.items()):
+                rows.insert(at, name, text)
+            found.append(rows)
+    return pd.concat(found, ignore_index=True).round(ROUND)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 where there are no published tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clipa_scaling.drops", description="The exponent of N in the papers' drops."
+    )
+    parser.add_argument("--published", action="store_true", required=True)
+    parser.add_argument("--out", type=Path, default=FOLDER / "drops.csv")
+    given = parser.parse_args(arguments)
+    try:
+        table = describe_published()
+    except TableError as error:
+        print(error, file=sys.stderr)
+        return 1
+    table.to_csv(given.out, index=False, lineterminator="\n")
+    print(f"{given.out}: {len(table)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

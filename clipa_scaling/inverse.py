@@ -23,6 +23,7 @@ from clipa_scaling.frontier import find_optimal
 from clipa_scaling.gain import Costs, find_costs, find_gain
 from clipa_scaling.lacking import Missing, find_missing, find_missing_optimal, find_missing_ratio
 from clipa_scaling.multiplier import Floats, along, multipliers
+from clipa_scaling.papertables import STAGES, TABLES, compare_cells, read_cells
 from clipa_scaling.resample import draw, estimate_noise, logits
 from clipa_scaling.schema import TableError
 from clipa_scaling.slopes import (
@@ -99,7 +100,7 @@ def judge(
         tolerated=pd.concat([item.tolerated for item in found[: len(ways)]], ignore_index=True),
         nu=nu,
         crossings=tabulate_crossings(grid, compared, gain),
-        drops=find_drops(grid, compared, odds, noise.degrees > 0, band),
+        drops=find_drops(grid, compared, odds, noise.degrees > 0, band, scales),
         noise=noise.told,
         band=band,
         epsilon=epsilon,
@@ -144,7 +145,7 @@ def find_ways(grid: Grid, costs: Costs, odds: Floats) -> list[Way]:
         targets = find_targets(path, grid, optimal)
         missing: tuple[Missing, ...] = ()
         if path == FIXED_RATIO:
-            missing = find_missing_ratio(targets)
+            missing = find_missing_ratio(grid, targets)
         if path == COMPUTE_OPTIMAL:
             missing = find_missing_optimal(grid, optimal, because)
         ways.append(Way(path, targets, missing))
@@ -200,7 +201,12 @@ def is_robust(answer: str, answers: Sequence[Answer], nu: pd.DataFrame) -> bool:
 
 
 def find_drops(
-    grid: Grid, compared: Compared, odds: Floats, is_noise_known: bool, band: float
+    grid: Grid,
+    compared: Compared,
+    odds: Floats,
+    is_noise_known: bool,
+    band: float,
+    scales: Sequence[str],
 ) -> pd.DataFrame:
     """d of the drop at every sample count, from draws of the cells' logits, (B, I, J, K)."""
     found = []
@@ -211,7 +217,7 @@ def find_drops(
         cells = Cells(np.array(grid.models)[size], np.exp(grid.log_size[size]), tokens, full)
         own = odds[:, size, length, at]
         errors = own[1:] - own[0] if is_noise_known else None
-        rows = describe(cells, own[0], errors, band, len(odds) - 1)
+        rows = describe(cells, own[0], errors, band, len(odds) - 1, scales)
         rows.insert(0, "samples", round(float(samples)))
         found.append(rows)
     return pd.concat(found, ignore_index=True)
@@ -229,7 +235,9 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m clipa_scaling.inverse", description="Does a larger model need fewer tokens?"
     )
-    parser.add_argument("results", type=Path, help="a folder of tables, such as results/NAME")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("results", type=Path, nargs="?", help="a folder, such as results/NAME")
+    source.add_argument("--published", choices=TABLES, help="a table of the papers")
     parser.add_argument("--measure", help="by default the study's main one")
     parser.add_argument("--set", help="by default the first with the measure")
     parser.add_argument("--stage", help="by default the last finetunes, else pretrain and decay")
@@ -243,25 +251,38 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read_study(given: argparse.Namespace) -> list[Compared]:
+    return find_compared(
+        load_tables(given.results),
+        measure=given.measure,
+        eval_set=given.set,
+        stage=given.stage,
+        length=given.length,
+        size=given.size,
+        full=given.full,
+    )
+
+
+def read_published(given: argparse.Namespace) -> list[Compared]:
+    cells = read_cells()
+    chosen = (cells["table"] == given.published) & (cells["stage"] == (given.stage or STAGES[0]))
+    return compare_cells(cells[chosen], given.size)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where there are no tables, or none that can be compared."""
     given = read_arguments(arguments)
     try:
-        found = find_compared(
-            load_tables(given.results),
-            measure=given.measure,
-            eval_set=given.set,
-            stage=given.stage,
-            length=given.length,
-            size=given.size,
-            full=given.full,
-        )
+        found = read_published(given) if given.published else read_study(given)
     except (FileNotFoundError, TableError) as error:
         print(error, file=sys.stderr)
         return 1
     if not found:
         why = "no finished, annealed run has the measure at its end"
-        print(f"{given.results}: {why}; name another --measure, --set or --stage", file=sys.stderr)
+        print(
+            f"{given.results or given.published}: {why}; name another --measure, --set or --stage",
+            file=sys.stderr,
+        )
         return 1
     for compared in found:
         verdict = judge(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipa_scaling.compared import Compared
-from clipa_scaling.multiplier import Floats
+from clipa_scaling.multiplier import SAME, Floats
 from clipa_scaling.resample import Noise
 from clipa_scaling.slopes import Grid
 
@@ -53,9 +53,13 @@ def find_missing(grid: Grid, compared: Compared, noise: Noise) -> tuple[Missing,
     return tuple(found)
 
 
-def find_missing_ratio(targets: Floats) -> tuple[Missing, ...]:
-    """What the path of a fixed D/N lacks."""
-    if len(targets):
+def find_missing_ratio(grid: Grid, targets: Floats) -> tuple[Missing, ...]:
+    """What the path of a fixed D/N lacks: targets (G, I) within the samples of two sizes."""
+    counts = np.zeros(len(targets))
+    for size, wanted in enumerate(targets.T):
+        own = grid.log_samples[grid.counts[size].any(axis=0)]
+        counts += (wanted >= own.min() - SAME) & (wanted <= own.max() + SAME)
+    if (counts >= 2).any():
         return ()
     because = "no D/N is shared by two sizes; samples must span more than the sizes do"
     return (Missing("samples", because),)

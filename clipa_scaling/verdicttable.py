@@ -40,10 +40,11 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 def list_tables(verdict: Verdict) -> Iterator[Table]:
     """Multipliers, gains, the papers' drop, slopes and tolerated lengths, those that are known."""
     rows = verdict.multipliers
-    if (rows["bound"] == "").any():
+    reads_m = verdict.compared.runs["samples"].nunique() > 1
+    if reads_m and (rows["bound"] == "").any():
         say_m = row_text("m", "low", "high", "bound", 2)
         yield grid_table(verdict, rows, "m, times the samples", say_m)
-    if rows["gain"].notna().any():
+    if reads_m and rows["gain"].notna().any():
         say_gain = row_text("gain", "gain_low", "gain_high", "gain_bound", 2)
         title = "G, compute of the full length over that of this one, for the same accuracy"
         yield grid_table(verdict, rows[rows["gain"].notna()], title, say_gain)
@@ -56,7 +57,7 @@ def list_tables(verdict: Verdict) -> Iterator[Table]:
         yield drop_table(verdict.drops)
     if verdict.slopes["low"].notna().any():
         yield slope_table(verdict)
-    if len(verdict.tolerated):
+    if reads_m and len(verdict.tolerated):
         yield tolerated_table(verdict)
     if verdict.nu["nu"].notna().any():
         yield exponent_table(verdict)
@@ -140,7 +141,7 @@ def slope_table(verdict: Verdict) -> Table:
 
 def tolerated_table(verdict: Verdict) -> Table:
     """T_e with its 95 % interval: a row for each path and model, a column for each sample count."""
-    title = f"the fewest tokens at which m stays within {1 + verdict.epsilon:g}, and at how many D"
+    title = f"T, the fewest tokens at which m stays within {1 + verdict.epsilon:g}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for name in ("path", "model"):
         table.add_column(name, no_wrap=True)
@@ -154,7 +155,7 @@ def tolerated_table(verdict: Verdict) -> Table:
 
 def exponent_table(verdict: Verdict) -> Table:
     """nu: a row for each path; of further scales the exponent alone."""
-    title = "nu = -d log T / d log N of the fewest tokens"
+    title = "nu = -d log T / d log N"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     first, *others = dict.fromkeys(verdict.nu["scale"])
     table.add_column("path", no_wrap=True)

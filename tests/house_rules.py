@@ -35,7 +35,7 @@ LAYERS = (
     ("exclusions",),
     ("paired", "provenance"),
     ("compared", "multiplier", "identify", "fitted", "scatter"),
-    ("censored", "resample", "solve", "answers", "frontier"),
+    ("censored", "resample", "solve", "answers", "frontier", "papertables"),
     ("slopes", "points", "bootstrap", "profile"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking", "lawworlds"),
     ("verdict", "tabulate", "tournament", "checklist"),

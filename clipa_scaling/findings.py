@@ -9,8 +9,19 @@ from xml.etree.ElementTree import Element
 
 import pandas as pd
 
+from clipa_scaling.analysis import Analysis, analyse
+from clipa_scaling.analysis import say as say_fit
 from clipa_scaling.bundle import read_versions
 from clipa_scaling.compared import find_compared
+from clipa_scaling.fit import (
+    choose_all,
+    group_reasons,
+    parameter_table,
+    read_arguments,
+    rollout_table,
+    sensitivity_table,
+    tournament_table,
+)
 from clipa_scaling.inverse import judge
 from clipa_scaling.page import bullets, paragraph, table, tag, terminal_table
 from clipa_scaling.verdict import Verdict, say
@@ -77,6 +88,57 @@ def list_answers(verdict: Verdict) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# Laws
+
+
+def analyse_study(tables: Tables) -> Analysis:
+    """All forms fitted, as `python -m clipa_scaling.fit` does, but for prediction intervals."""
+    chosen, others, exclusions = choose_all(tables, read_arguments([]), {})
+    return analyse(chosen, others=others, exclusions=exclusions, draws=0)
+
+
+def show_laws(analysis: Analysis) -> list[Element]:
+    """The sentence, forms compared, one law with intervals, what was held out, other choices."""
+    parts = [paragraph(say_fit(analysis), class_="quote")]
+    if analysis.why and analysis.fit is not None:
+        instead = f"{analysis.asked} cannot be fitted: {analysis.why}; shown is the form "
+        parts.append(paragraph(instead + analysis.fit.law.name + ".", class_="warning"))
+    parts += [paragraph(line, class_="warning") for line in analysis.tournament.warnings]
+    parts.append(terminal_table(tournament_table(analysis)))
+    refused = group_reasons(analysis.tournament.reasons)
+    if refused:
+        told = [f"{', '.join(names)}: {reason}" for reason, names in refused]
+        parts += [paragraph("Forms that do not apply here:"), bullets(told)]
+    if analysis.fit is not None:
+        parts += [
+            terminal_table(make(analysis))
+            for make in (parameter_table, rollout_table, sensitivity_table)
+        ]
+    return parts
+
+
+def show_checklist(analysis: Analysis) -> list[Element]:
+    """What a reader needs to fit again, a table per group of (Mis)Fitting's questions."""
+    if not analysis.checklist:
+        return [paragraph("No law was fitted, so that there is nothing to fit again.")]
+    parts = [paragraph("What a reader needs to fit again, as arXiv:2502.18969 asks for it.")]
+    groups = dict.fromkeys(item.group for item in analysis.checklist)
+    return parts + [
+        table(
+            pd.DataFrame(
+                [
+                    (item.question, item.answer)
+                    for item in analysis.checklist
+                    if item.group == group
+                ],
+                columns=["question", "answer"],
+            ),
+            group,
+        )
+        for group in groups
+    ]
 
 
 # Provenance

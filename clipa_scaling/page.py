@@ -53,13 +53,13 @@ table { border-collapse: collapse; font-size: .875rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .4rem; }
 caption span { position: sticky; left: 0; display: inline-block;
-  max-width: min(46rem, calc(100vw - 2.5rem)); }
+  max-width: min(46rem, calc(100vw - 2.5rem)); white-space: pre-line; }
 th, td { padding: .3rem .7rem; text-align: left; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 td.text { white-space: normal; min-width: 14rem; max-width: 36rem; overflow-wrap: anywhere; }
 th { font-weight: 600; }
 thead th { position: sticky; top: 0; background: var(--head); vertical-align: bottom;
-  white-space: normal; }
+  white-space: pre-line; }
 .number { text-align: right; }
 figure { margin: 1.5rem 0 2rem; }
 figure .scroll { margin: 0 0 .5rem; }
@@ -128,9 +128,9 @@ def table(frame: pd.DataFrame, caption: str) -> Element:
 
 
 def terminal_table(made: Table) -> Element:
-    """A table made for the terminal, under its own title and headings."""
+    """A table made for the terminal, under its own title, note and headings."""
     columns = [(str(column.header), [*map(str, column.cells)]) for column in made.columns]
-    return lay_out(columns, str(made.title or ""))
+    return lay_out(columns, "\n".join(str(text) for text in (made.title, made.caption) if text))
 
 
 def lay_out(columns: Sequence[tuple[str, Sequence[str]]], caption: str) -> Element:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,12 @@ def load_published(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
     missing where lengths or architecture are not printed. Every value is a fraction; but `drop`, in
     points, where accuracies are not printed (arXiv:2306.15658, Figure 2).
     """
+    return {name: table.copy() for name, table in read_published(folder).items()}
+
+
+@cache
+def read_published(folder: Path) -> dict[str, pd.DataFrame]:
+    """As `load_published`, once for each folder; not to be changed."""
     runs = read_typed(folder / "runs.csv", RUNS)
     evals = read_typed(folder / "evals.csv", EVALS)
     for name, values in count_towers(runs).items():
@@ -82,19 +89,18 @@ def select(table: str, folder: Path = FOLDER) -> pd.DataFrame:
     """The evaluations of one printed table, each with its run's columns, and those of its parent.
 
     Columns of the run that a finetune started from begin with `start_`; of a run from scratch they
-    are its own. TableError for a table that is not there.
+    are its own; `note_run` is the run's note. TableError for a table that is not there.
     """
-    tables = load_published(folder)
+    tables = read_published(folder)
     runs = tables["runs"]
     evals = tables["evals"][tables["evals"]["table"] == table]
     if evals.empty:
         known = ", ".join(dict.fromkeys(tables["evals"]["table"]))
         raise TableError(f"table={table!r} is not published here; there are: {known}")
-    shared = ["samples", "imported", "source", "note", "table", "accuracy", "loss"]
-    own = evals.merge(runs.drop(columns=[*shared[:5], "accuracy", "loss"]), on="run", how="left",
-                      validate="many_to_one", suffixes=("", "_run"))  # fmt: skip
+    runs = runs.drop(columns=["samples", "imported", "source", "table", "accuracy", "loss"])
+    own = evals.merge(runs, on="run", how="left", validate="many_to_one", suffixes=("", "_run"))
     start = own["parent"].fillna("").mask(own["parent"].fillna("") == "", own["run"])
-    by_run = runs.set_index("run")
+    by_run = tables["runs"].set_index("run")
     for name in ("run", "model", "image_tokens", "text_tokens", "image_reduction",
                  "text_reduction", "image_size", "samples"):  # fmt: skip
         own[f"start_{name}"] = start if name == "run" else start.map(by_run[name])

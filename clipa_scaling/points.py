@@ -205,7 +205,7 @@ def read_roles(
     """Each role's values, (n,); a role that some run has no value for is left away."""
     x: dict[str, Floats] = {}
     for role, name in names.items():
-        values = source[name].astype(float).to_numpy(float)
+        values: Floats = source[name].to_numpy(np.float64, na_value=np.nan)
         if name == "train_flops":
             values = np.array([sum_ancestors(known, str(run), name) for run in joined["run"]])
         if role == "N":  # under resize, position tables shrink with the length

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich.console import Console
@@ -43,8 +44,8 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="only such runs, as image_reduction=resize; repeatable")  # fmt: skip
     parser.add_argument("--scale", choices=("logit", "raw", "log"), help="of residuals; by default "
                         "logit, of a loss log")  # fmt: skip
-    parser.add_argument("--delta", type=float, help="of Huber's function, on the scale; by default "
-                        "1.345 standard deviations, of a loss 1e-3; inf: squares")  # fmt: skip
+    parser.add_argument("--delta", type=read_delta, help="of Huber's function, on the scale; by "
+                        "default noise, 1.345 standard deviations; of a loss 1e-3")  # fmt: skip
     parser.add_argument("--worst", type=float, help="E0, the error of guessing: 1 - 1/classes, or "
                         "ln(batch) of a loss; by default 1 (imagenet1k .999)")  # fmt: skip
     parser.add_argument("--starts", type=int, default=Options.starts, help="of each search")
@@ -52,6 +53,10 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of starts and draws")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="everything, 17 digits")
     return parser.parse_args(arguments)
+
+
+def read_delta(text: str) -> float | Literal["noise"]:
+    return "noise" if text == "noise" else float(text)
 
 
 def read_tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:

@@ -165,7 +165,7 @@ def rollout_cell(analysis: Analysis, row: pd.Series) -> str:
     if np.isnan(row["error"]):
         return UNIDENTIFIED
     if is_loss(analysis):
-        return f"{row['error']:.3f} {row['bias']:+.3f}"
+        return f"{row['error']:.2f} {row['bias']:+.2f}"
     if row["error"] > FAR:
         return f"> {100 * FAR:.0f}"
     return f"{100 * row['error']:.1f} {100 * row['bias']:+.1f}"

@@ -1,4 +1,4 @@
-"""Tables of the papers as a study's: `paper_tables("v1 Table 11", "resize")` for points and fits."""
+"""Tables of the papers as those of a study: `paper_tables("v1 Table 11", "resize")`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def paper_tables(paper: str, reduction: str, folder: Path = FOLDER) -> dict[str,
     kept = kept[kept["finetune_in1k_top1"].notna()]
     runs: list[dict[str, Any]] = []
     evals: list[dict[str, Any]] = []
-    for row in kept.to_dict("records"):
+    for record in kept.to_dict("records"):
+        row = {str(key): value for key, value in record.items()}
         runs += make_runs(row, paper, reduction)
         evals += make_evals(row, runs[-2]["run"], runs[-1]["run"])
     return {

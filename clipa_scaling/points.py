@@ -233,7 +233,7 @@ def find_noise(
     n = joined["n"].to_numpy(np.float64, na_value=np.nan)
     if np.isnan(n).any():
         return None
-    y = logits(value.to_numpy(np.float64), n)
+    y = logits(joined["value"].to_numpy(np.float64, na_value=np.nan), n)
     rows = pd.DataFrame({"y": y, "value": value, "n": n, "root": roots})
     rows["samples"] = source["samples"].to_numpy()
     seeds = estimate_noise(rows, cell, None).seed_variance

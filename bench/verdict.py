@@ -1,4 +1,4 @@
-"""How often a verdict errs, on studies of known truth: `python bench/verdict.py`, 20 minutes.
+"""How often a verdict errs, on studies of known truth: `python bench/verdict.py --worlds 50`, 20 minutes.
 
 Each world is made as the tables of a sweep. Writes bench/verdict.csv, one row for each truth,
 design, path and number: the share of each answer, and how often the 95 % interval held the truth.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.optimize import least_squares
 from test_inverse import SMALL, compare, study
 
 from clipa_scaling import papertables
+from clipa_scaling.answers import UNDETERMINED
 from clipa_scaling.drops import ROUND, Cells, describe, describe_published, fit_deltas, main
 from clipa_scaling.inverse import judge
 from clipa_scaling.inverse import main as judge_main
@@ -206,3 +208,13 @@ def test_a_study_has_its_own_exponents_at_each_sample_count_with_its_seeds_noise
     assert len(verdict.drops) == 3 * len(SMALL.samples)
     middle = verdict.drops[verdict.drops["samples"] == 500_000_000]
     assert middle["delta"].between(0.05, 0.45).all() and middle["robust"].all()
+
+
+def test_a_study_of_one_sample_count_has_them_where_it_has_no_verdict() -> None:
+    design = replace(SMALL, lengths=(196, 100, 49, 16), samples=SMALL.samples[2:3])
+    verdict = judge(compare(study(inverse, design)), draws=100)
+    assert [item.key for item in verdict.missing] == ["samples"]
+    assert verdict.answer == UNDETERMINED and verdict.slopes["slope"].isna().all()
+    assert verdict.drops["low"].gt(0).all() and verdict.drops["robust"].all()
+    told = verdict.multipliers
+    assert (told["drop_low"] < told["drop"]).all() and (told["drop"] < told["drop_high"]).all()

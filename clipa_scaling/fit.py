@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = read_arguments(arguments)
     try:
         if given.register is not None:
+            if not given.register.is_file():
+                raise TableError(f"--register {given.register}: no such file")
             run_path(str(given.register))
         tables = read_tables(given)
         chosen, others, exclusions = choose_all(tables, given, read_where(given.where))

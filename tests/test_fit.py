@@ -96,6 +96,8 @@ def test_with_and_without_exclusions(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([str(MINI), "--where", "model=B/16"], "no such run; there are: T32/8"),
         ([str(MINI), "--measure", "nonsense"], "no finished, annealed run has nonsense"),
         ([str(MINI), "--delta", "-1"], "must be positive"),
+        ([str(MINI), "--law", "nonsense"], "law 'nonsense' is unknown; registered: primary"),
+        ([str(MINI), "--register", "nowhere.py"], "--register nowhere.py: no such file"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -189,8 +189,9 @@ def say(analysis: Analysis) -> str:
     if analysis.deltas:
         values = [f"{say_interval(item)} on {name}" for name, item in analysis.deltas.items()]
         return f"{lead}: delta = {', '.join(values)} (95 % intervals); {say_deltas(analysis)}."
+    settled = found.status.kind == "converged"
     known = [
-        f"{name} = {say_interval(item)}"
+        f"{name} = {say_interval(item)}" if settled else f"{name} in {say_range(item)}"
         for name, item in analysis.intervals.items()
         if item.identified and name in analysis.sensitivity.columns
     ]
@@ -206,7 +207,11 @@ def say(analysis: Analysis) -> str:
 
 
 def say_interval(item: Interval) -> str:
-    return f"{item.estimate:.3g} [{item.low:.3g}, {item.high:.3g}]"
+    return f"{item.estimate:.3g} {say_range(item)}"
+
+
+def say_range(item: Interval) -> str:
+    return f"[{item.low:.3g}, {item.high:.3g}]"
 
 
 def say_deltas(analysis: Analysis) -> str:

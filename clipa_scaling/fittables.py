@@ -127,7 +127,8 @@ def parameter_table(analysis: Analysis) -> Table:
         item = analysis.intervals[parameter.name]
         told = f"[{item.low:.4g}, {item.high:.4g}]"
         meaning = parameter.meaning + (f"; not identified: {item.reason}" if item.reason else "")
-        table.add_row(parameter.name, f"{item.estimate:.5g}", told, meaning)
+        estimate = UNIDENTIFIED if item.reason else f"{item.estimate:.5g}"
+        table.add_row(parameter.name, estimate, told, meaning)
     for name, item in analysis.deltas.items():
         told = f"[{item.low:.3g}, {item.high:.3g}]"
         table.add_row("delta", f"{item.estimate:.3g}", told, f"on {name}, least squares")

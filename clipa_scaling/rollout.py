@@ -274,7 +274,9 @@ def design(points: Points, roles: Sequence[str]) -> Floats:
 
 def tell_error(error: float, points: Points) -> str:
     """`3.04 points`, or nats of a loss."""
-    return f"{error:.4f} nats" if points.columns.get("y") == LOSS else f"{100 * error:.2f} points"
+    if points.columns.get("y") == LOSS:
+        return f"{error:.4f} nats"
+    return "more than 100 points" if error > 1 else f"{100 * error:.2f} points"
 
 
 def errors_by_form(

@@ -54,6 +54,10 @@ def test_the_docs_quote_it(bench: ModuleType, table: pd.DataFrame) -> None:
         for row in lines
     ]  # fmt: skip
     assert f"in {sum(won)} of the {len(lines)} rows" in DOCS
+    drops = table[(table["reduction"] == "resize") & (table["split"] == "largest N")]
+    errors = drops.set_index("form")["drop_error"]
+    told = f"to {errors['per_size']:.2f} points, where copying B/16's drops is off by"
+    assert f"{told} {errors['nearest run']:.2f}" in " ".join(DOCS.split())
 
 
 @pytest.fixture

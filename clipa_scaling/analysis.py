@@ -206,6 +206,22 @@ def say(analysis: Analysis) -> str:
     return f"{lead}: {'; '.join(parts)}; {say_rollout(analysis)}."
 
 
+def tell_better(analysis: Analysis) -> str:
+    """Which forms are better than the law that is shown; empty where none is."""
+    found, tournament = analysis.fit, analysis.tournament
+    if found is None:
+        return ""
+    name, errors, told = found.law.name, tournament.errors, []
+    by_aicc, by_rollout = tournament.best_aicc, tournament.best_rollout
+    if by_aicc not in ("", name):
+        behind = found.aicc - tournament.fits[by_aicc].aicc
+        told.append(f"{by_aicc} fits better, by {behind:.1f} of AICc")
+    if by_rollout not in ("", name) and name in errors:
+        own, other = (tell_error(errors[form], found.points) for form in (name, by_rollout))
+        told.append(f"{by_rollout} predicts better, {other} off against {own}")
+    return f"{name} is shown, but {' and '.join(told)}" if told else ""
+
+
 def say_interval(item: Interval) -> str:
     return f"{item.estimate:.3g} {say_range(item)}"
 
@@ -251,7 +267,9 @@ def to_json(analysis: Analysis) -> str:
         "intervals": {name: interval_json(item) for name, item in analysis.intervals.items()},
         "delta_by_scale": {name: interval_json(item) for name, item in analysis.deltas.items()},
         "tournament": records(analysis.tournament.table()),
-        "warnings": list(analysis.tournament.warnings),
+        "warnings": [
+            text for text in (*analysis.tournament.warnings, tell_better(analysis)) if text
+        ],
         "rollouts": records(analysis.tournament.rollouts),
         "sensitivity": records(analysis.sensitivity),
         "checklist": as_json(analysis.checklist),

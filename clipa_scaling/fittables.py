@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.analysis import Analysis, say, tell_levels
+from clipa_scaling.analysis import Analysis, say, tell_better, tell_levels
 from clipa_scaling.checklist import as_markdown
 from clipa_scaling.points import LOSS
 from clipa_scaling.rollout import BASELINES
@@ -41,8 +41,9 @@ def print_analysis(console: Console, analysis: Analysis) -> None:
             line(f"{name}: {found.status}")
     for reason, names in group_reasons(analysis.tournament.reasons):
         line(f"not applicable: {', '.join(names)}: {reason}")
-    for text in analysis.tournament.warnings:
-        line(f"warning: {text}")
+    for text in (*analysis.tournament.warnings, tell_better(analysis)):
+        if text:
+            line(f"warning: {text}")
     if analysis.why:
         line(f"{analysis.asked}: cannot be fitted: {analysis.why}")
     if analysis.fit is None:

@@ -116,5 +116,6 @@ def test_an_unsettled_law_is_told_without_point_estimates(
     out = " ".join(capsys.readouterr().out.split())
     assert "status: at bound: E (error left over) at 0" in out
     sentence = out[out.index("Over 15 runs") : out.index("held-out runs are missed")]
+    assert "additive is shown, but bounded predicts better" in out
     assert "is not settled (at bound" in sentence and "alpha in [" in sentence
     assert "alpha = " not in sentence and "E = " not in sentence.partition(" in [")[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from clipa_scaling.laws import LAWS
-from clipa_scaling.papertables import PAPERS, list_reductions, paper_tables
+from clipa_scaling.paperstudy import PAPERS, list_reductions, paper_tables
 from clipa_scaling.points import choose_points
 from clipa_scaling.rollout import rollout
 from clipa_scaling.solve import Options

@@ -19,7 +19,7 @@ from clipa_scaling.exclusions import tell_left_out
 from clipa_scaling.fittables import print_analysis
 from clipa_scaling.lawform import LawError
 from clipa_scaling.laws import LAWS
-from clipa_scaling.papertables import paper_tables, read_name
+from clipa_scaling.paperstudy import paper_tables, read_name
 from clipa_scaling.points import LOSS, Chosen, choose_points
 from clipa_scaling.rundir import write_bytes
 from clipa_scaling.schema import TableError

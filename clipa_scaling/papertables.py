@@ -1,115 +1,99 @@
-"""Tables of the papers as those of a study: `paper_tables("v1 Table 11", "resize")`."""
+"""The papers' tables of shortened lengths, from results/published, as comparisons over sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from clipa_scaling import schema
-from clipa_scaling.collect import make_table
-from clipa_scaling.counts import count_model
+from clipa_scaling.compared import Compared
 from clipa_scaling.models import load_model
-from clipa_scaling.published import FOLDER, VOCABULARY
+from clipa_scaling.published import FOLDER, select
 from clipa_scaling.schema import TableError
 
-SET = "imagenet1k"
-SAMPLES, FINETUNE_SAMPLES = 2_560_000_000, 131_072_000  # arXiv:2305.07017, section 4.1
-# file, the column that names the reduction, what an unreduced row has there, the fitted length
-PAPERS = {
-    "v1 Table 11": (
-        "clipa_v1_table11_image_tokens.csv", "image_method", "baseline", "image_tokens"
-    ),
-    "v1 Table 12": ("clipa_v1_table12_text_tokens.csv", "text_method", "", "text_tokens"),
-}  # fmt: skip
-WORDS = {"truncation": "truncate"}
+STAGES = ("finetune", "pretrain")
+SIZES = {"image_params": "vision_params_M", "total_params": "total_params_M"}
+PICTURES = 50_000
+SIDE = 224
+FULL_TEXT = 32
+# No paper prints what Fig 2's drops are from. Assumed: the same models' accuracies at no mask on
+# the same data (arXiv:2305.07017, Tables 11 and 8), from other pretraining. On the scale of
+# accuracy it does not matter.
+ASSUMED = {"S/16": 0.567, "B/16": 0.642, "L/16": 0.692, "H/14": 0.728}
+IMAGE, TEXT, MASKING = "v1 Table 11", "v1 Table 12", "v2 Figure 2"
+TABLES = (IMAGE, TEXT, MASKING)
+COLUMNS = ["table", "reduction", "stage", "model", "length", "full", "samples", "value", "source"]
 
 
-def read_name(told: str) -> tuple[str, str]:
-    """`v1 Table 11: resize` as table and reduction."""
-    paper, _, reduction = (part.strip() for part in told.partition(":"))
-    return paper, reduction
+def read_cells(folder: Path = FOLDER) -> pd.DataFrame:
+    """Every cell with an accuracy: COLUMNS; `length` and `full` in tokens, CLS not counted.
 
-
-def list_reductions(paper: str, folder: Path = FOLDER) -> list[str]:
-    """Of a table, in its order."""
-    rows, name, full = read(paper, folder)
-    return [WORDS.get(item, item) for item in dict.fromkeys(rows[name]) if item != full]
-
-
-def read(paper: str, folder: Path) -> tuple[pd.DataFrame, str, str]:
-    if paper not in PAPERS:
-        raise TableError(f"{paper!r} is no table of the papers here; allowed: {', '.join(PAPERS)}")
-    file, name, full, _ = PAPERS[paper]
-    path = folder / file
-    if not path.exists():
-        raise TableError(f"{path}: no such table; it comes with a clone of the repository")
-    return pd.read_csv(path, na_values="N/A"), name, full
-
-
-def paper_tables(paper: str, reduction: str, folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
-    """`runs` and `evals` of one reduction, each cell pretrained and finetuned; unreduced ones too.
-
-    Parameters are counted in closed form. What the paper does not print is missing. TableError for
-    a table or reduction that is not there.
+    Left out: v1 Table 12's S/16, random, 6 tokens before finetuning, printed as 299.
     """
-    rows, name, full = read(paper, folder)
-    allowed = list_reductions(paper, folder)
-    if reduction not in allowed:
-        raise TableError(
-            f"{paper} has no reduction {reduction!r}; allowed: '{paper}: {allowed[0]}', and "
-            f"{', '.join(allowed[1:])}"
+    cells = pd.concat([read_image(folder), read_text(folder), read_masking(folder)])
+    return cells[cells["value"].notna()][COLUMNS].reset_index(drop=True)
+
+
+def read_image(folder: Path) -> pd.DataFrame:
+    """v1 Table 11: the row without reduction stands in each of the four, finetuned alone."""
+    rows = select(IMAGE, folder).rename(
+        columns={"start_image_tokens": "length", "start_image_reduction": "reduction"}
+    )
+    whole = rows[rows["reduction"].isna()]
+    methods = rows["reduction"].dropna().unique()
+    rows = pd.concat(
+        [rows.dropna(subset="reduction"), *(whole.assign(reduction=m) for m in methods)]
+    )
+    return rows.assign(full=rows["model"].map(full_tokens), samples=rows["start_samples"])
+
+
+def read_text(folder: Path) -> pd.DataFrame:
+    """v1 Table 12, whose full length is 32 tokens of the same reduction."""
+    rows = select(TEXT, folder).rename(
+        columns={"start_text_tokens": "length", "start_text_reduction": "reduction"}
+    )
+    return rows.assign(full=FULL_TEXT, samples=rows["start_samples"])
+
+
+def read_masking(folder: Path) -> pd.DataFrame:
+    """v2 Figure 2: random masks in finetuning, drops below ASSUMED."""
+    rows = select(MASKING, folder).rename(columns={"image_tokens": "length"})
+    value = rows["model"].map(ASSUMED) - rows["value"].astype(float) / 100
+    return rows.assign(full=rows["model"].map(full_tokens), reduction="random", value=value)
+
+
+def full_tokens(model: str) -> int:
+    return (SIDE // load_model(model).patch) ** 2
+
+
+def compare_cells(
+    cells: pd.DataFrame, size: str = "image_params", folder: Path = FOLDER
+) -> list[Compared]:
+    """A comparison for each table, reduction and stage: one seed, one sample count, no FLOPs.
+
+    size: `image_params` or `total_params`, as v1 Table 4 prints them.
+    """
+    if size not in SIZES:
+        raise TableError(f"size={size} is not printed in v1 Table 4; allowed: {', '.join(SIZES)}")
+    models = pd.read_csv(folder / "clipa_v1_table4_models.csv").set_index("model")
+    params = 1e6 * models[SIZES[size]].astype(float)
+    found = []
+    for (table, reduction, stage), own in cells.groupby(
+        ["table", "reduction", "stage"], sort=False
+    ):
+        tower = "text" if table == TEXT else "image"
+        runs = own[["model", "length", "samples", "value"]].reset_index(drop=True)
+        runs["length"] = runs["length"].astype(int)
+        runs = runs.assign(
+            size=runs["model"].map(params), seed=0, n=float(PICTURES), tuned="",
+            root=[f"run {at}" for at in range(len(runs))], flops=np.nan, fixed_flops=np.nan,
+        )  # fmt: skip
+        full = {str(model): int(rows.iloc[0]) for model, rows in own.groupby("model")["full"]}
+        settings = {"source": str(table), f"{tower}_reduction": str(reduction)}
+        found.append(
+            Compared(
+                runs, full, f"{tower}_tokens", size, "accuracy", "imagenet1k", str(stage), settings
+            )
         )
-    kept = rows[(rows[name].replace(WORDS) == reduction) | (rows[name] == full)]
-    kept = kept[kept["finetune_in1k_top1"].notna()]
-    runs: list[dict[str, Any]] = []
-    evals: list[dict[str, Any]] = []
-    for record in kept.to_dict("records"):
-        row = {str(key): value for key, value in record.items()}
-        runs += make_runs(row, paper, reduction)
-        evals += make_evals(row, runs[-2]["run"], runs[-1]["run"])
-    return {
-        "runs": make_table(runs, schema.RUNS),
-        "evals": make_table(evals, schema.EVALS),
-        "curves": make_table([], schema.CURVES),
-    }
-
-
-def make_runs(row: dict[str, Any], paper: str, reduction: str) -> list[dict[str, Any]]:
-    model = load_model(row["model"])
-    full = (224 // model.patch) ** 2
-    image, text = int(row["image_tokens_incl_cls"]) - 1, int(row["text_len"])
-    size = count_model(model, full, full, text, VOCABULARY)
-    by = PAPERS[paper][3]
-    same = {
-        "model": row["model"], "state": "done", "seed": 0, "schedule": "cosine",
-        "image_reduction": reduction if by == "image_tokens" else "resize",
-        "text_reduction": reduction if by == "text_tokens" else "truncate",
-        "image_params": size.image_params, "text_params": size.text_params,
-        "total_params": size.total_params, "nonembedding_params": size.nonembedding_params,
-        "imported": row["source"],
-    }  # fmt: skip
-    first = f"{paper}: {row['model']}, {reduction}, {image} and {text} tokens"
-    return [
-        {
-            **same, "run": first, "kind": "pretrain", "stage": "pretrain", "samples": SAMPLES,
-            "image_tokens": image, "text_tokens": text, "parent": "",
-        },
-        {
-            **same, "run": f"{first}, finetuned", "kind": "finetune", "stage": "finetune",
-            "samples": FINETUNE_SAMPLES, "image_tokens": full, "text_tokens": 32, "parent": first,
-        },
-    ]  # fmt: skip
-
-
-def make_evals(row: dict[str, Any], first: str, last: str) -> Iterator[dict[str, Any]]:
-    """The printed percentages as fractions; a value above 100 is a misprint, and unknown."""
-    for run, samples, stage in ((first, SAMPLES, "pretrain"), (last, FINETUNE_SAMPLES, "finetune")):
-        value = row[f"{stage}_in1k_top1"]
-        if pd.notna(value) and float(value) <= 100:
-            yield {
-                "run": run, "samples": samples, "set": SET, "protocol": "paper",
-                "size": "training", "name": "accuracy", "value": float(value) / 100, "n": 50_000,
-            }  # fmt: skip
+    return found

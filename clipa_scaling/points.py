@@ -219,7 +219,7 @@ def read_roles(
     for role, name in names.items():
         values: Floats = source[name].to_numpy(np.float64, na_value=np.nan)
         if name == "train_flops":
-            values = np.array([sum_ancestors(known, str(run), name) for run in joined["run"]])
+            values = np.array(sum_ancestors(known, joined["run"], name))
         if role == "N":  # under resize, position tables shrink with the length
             order = pd.DataFrame(
                 {"model": joined["model"], "T": source["image_tokens"], "N": values}

@@ -13,7 +13,7 @@ import pytest
 from clipa_scaling.collect import load_tables, save_tables
 from clipa_scaling.fit import main
 from clipa_scaling.fitted import Fit
-from clipa_scaling.papertables import paper_tables
+from clipa_scaling.paperstudy import paper_tables
 from clipa_scaling.points import make_points
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "mini"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipa_scaling.papertables import list_reductions, paper_tables
+from clipa_scaling.paperstudy import list_reductions, paper_tables
 from clipa_scaling.points import choose_points, make_points
 from clipa_scaling.schema import TableError
 from clipa_scaling.worlds import Design, additive, image_params, make_study

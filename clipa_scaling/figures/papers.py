@@ -117,7 +117,7 @@ def figure_8(folder: Path = FOLDER) -> Figure:
     }
     figure = new_figure(5.4, 3.8)
     axes = figure.subplots()
-    rows = printed.assign(pixels=printed["image_size"].astype(int))
+    rows = printed.assign(pixels=printed["start_image_size"].astype(int))
     draw_lines(axes, rows, "compute", "value")
     for index, model in enumerate(MODELS):
         line = rows[rows["model"] == model]
@@ -126,7 +126,7 @@ def figure_8(folder: Path = FOLDER) -> Figure:
             counted, line["value"].astype(float), marker(index), markersize=6, color=colour(index),
             markerfacecolor="none", linestyle="none", label=f"{model}, counted here",
         )  # fmt: skip
-        for tokens, x, y in zip(line["image_tokens"], counted, line["value"], strict=True):
+        for tokens, x, y in zip(line["start_image_tokens"], counted, line["value"], strict=True):
             beside(axes, str(tokens), x, float(y), (7, -4))
     log_axis(axes, "Multiply-adds of a forward × samples")
     accuracy_axis(axes, IMAGENET)

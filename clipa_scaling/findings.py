@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from xml.etree.ElementTree import Element
 
 import pandas as pd
@@ -147,27 +147,32 @@ def show_checklist(analysis: Analysis) -> list[Element]:
 def show_provenance(tables: Tables, name: str) -> list[Element]:
     """What the page was made of: digests of the tables, versions and revision; what ran them."""
     runs = tables["runs"]
-    digests = [
-        {
-            "table": f"{name}/{key}.csv",
-            "rows": len(rows),
-            "SHA-256": hashlib.sha256(to_csv(rows)).hexdigest(),
-        }
-        for key, rows in tables.items()
-    ]
+    files = {f"{name}/{key}.csv": to_csv(rows) for key, rows in tables.items()}
     counts = [
         {"what": field, "which": str(value), "runs": count}
         for field in ("revision", "device", "host_cpu", "data_fingerprint")
         for value, count in runs[field].value_counts(sort=False).items()
     ]
-    versions = pd.DataFrame(read_versions().items(), columns=["package", "version"])
     return [
-        table(pd.DataFrame(digests), "Tables this page was made from"),
+        show_digests(files),
         table(pd.DataFrame(counts, columns=["what", "which", "runs"]), "What the runs ran on"),
-        table(versions, "What made this page"),
+        show_versions(),
     ]
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
     """As collect.save_tables writes it, so that sha256sum of the file gives the digest."""
     return rows.to_csv(index=False, lineterminator="\n").encode()
+
+
+def show_digests(files: Mapping[str, bytes]) -> Element:
+    rows = [
+        {"file": name, "lines": content.count(b"\n"), "SHA-256": sha256(content).hexdigest()}
+        for name, content in files.items()
+    ]
+    return table(pd.DataFrame(rows), "Tables this page was made from")
+
+
+def show_versions() -> Element:
+    versions = pd.DataFrame(read_versions().items(), columns=["package", "version"])
+    return table(versions, "What made this page")

@@ -47,6 +47,7 @@ LAYERS = (
     ("figures",),
     ("outcome", "page", "imports", "bundle", "tunetable"),
     ("sections", "findings"),
+    ("papersections",),
     ("report",),
     ("finish",),
     ("start", "look", "calibrate"),

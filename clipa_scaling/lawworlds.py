@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipa_scaling.fitted import make_problem
 from clipa_scaling.lawform import Floats, Law
@@ -51,6 +52,7 @@ class World:
     theta: tuple[float, ...]
     scale: str
     seed_sd: float
+    decays: bool = False  # all D of a size and length branch from one run, and share its seed
 
     def points(self) -> Points:
         """Without noise."""
@@ -58,7 +60,14 @@ class World:
         law = self.form().bound_to(logs)
         value, _ = law.evaluate(np.array([self.theta]), logs)
         y = from_scale(value, self.scale) if law.on_scale else value
-        return Points(self.x, y[0])
+        return Points(self.x, y[0], cluster=self.root().astype(str))
+
+    def root(self) -> NDArray[np.int64]:
+        """The root run of each row, (n,)."""
+        if not self.decays:
+            return np.arange(len(self.x[next(iter(self.x))]))
+        pairs = np.column_stack([self.x["N"], self.x["T"]])
+        return np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
 
     def form(self) -> Law:
         law = find_law(self.law)
@@ -79,16 +88,18 @@ class World:
     def draw(self, count: int, rng: np.random.Generator) -> Floats:
         """y with noise, (count, n)."""
         y = self.points().y
-        variance = np.full(len(y), self.seed_sd**2)
+        errors = self.seed_sd * rng.standard_normal((count, len(y)))[:, self.root()]
         if self.scale == "logit":
-            variance = variance + 1 / (PICTURES * y * (1 - y))
-        errors = rng.standard_normal((count, len(y))) * np.sqrt(variance)
+            errors += rng.standard_normal(errors.shape) / np.sqrt(PICTURES * y * (1 - y))
         return from_scale(to_scale(y, self.scale) + errors, self.scale)
 
 
 WORLDS = (
     World("primary", STUDY, (0.3, 0.44, 0.39, 0.25, 0.6, 0.21, 1.2, 0.12), "logit", 0.02),
     World("primary", NARROW, (0.3, 0.44, 0.39, 0.25, 0.6, 0.21, 1.2, 0.12), "logit", 0.02),
+    World(
+        "primary", STUDY, (0.3, 0.44, 0.39, 0.25, 0.6, 0.21, 1.2, 0.12), "logit", 0.02, decays=True
+    ),
     World("trend", STUDY, (0.3, 0.44, 0.25, 0.6, 0.3, -0.06, 1.2, 0.12), "logit", 0.02),
     World("trend", NARROW, (0.3, 0.44, 0.25, 0.6, 0.3, -0.06, 1.2, 0.12), "logit", 0.02),
     World("bounded", STUDY, (0.3, 0.44, 0.25, 0.6, 0.1, 0.8, 0.12), "logit", 0.02),
@@ -136,7 +147,7 @@ def cover(world: World, y: Floats) -> Coverage:
     u = minimise(problem, u).u
     problem = replace(problem, delta=find_delta(problem, u))
     found = minimise(problem, u)
-    spread = find_spread(problem, found.u)
+    spread = find_spread(problem, found.u, points.codes())
     ends, known = find_ends(problem, found.u, found.objective, spread, range(len(truth)))
     low, high = law.from_coordinates(ends[..., 0]), law.from_coordinates(ends[..., 1])
     parameters = law.parameters

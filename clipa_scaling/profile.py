@@ -19,6 +19,7 @@ from clipa_scaling.scatter import Spread, find_spread
 
 LEVEL = 0.95
 CLOSE = 2e-3  # of the quantile: an end is then within a thousandth of its distance
+TOLERANCE = 1e-5  # of the objective; a squared t then errs by as much times the rows
 STEPS = 16
 WIDEST = 12.0  # in logarithms: a factor of 160,000 to either side
 WIDEST_ERRORS = 100.0
@@ -78,13 +79,14 @@ def find_ends(
             spread.errors[fits[rows]],
             column[rows],
             sign[rows],
-            quantile(spread.degrees),
+            quantile(spread.degrees)[fits[rows]],
         )
     return ends.reshape(shape), known.reshape(shape)
 
 
-def quantile(degrees: float) -> float:
-    return float(stdtrit(degrees, 0.5 + LEVEL / 2)) if degrees > 0 else np.inf
+def quantile(degrees: Floats) -> Floats:
+    """Of Student's t, two-sided; infinite without any degrees of freedom."""
+    return np.where(degrees > 0, stdtrit(np.maximum(degrees, 1e-9), 0.5 + LEVEL / 2), np.inf)
 
 
 def search_ends(
@@ -95,7 +97,7 @@ def search_ends(
     errors: Floats,
     column: NDArray[np.int64],
     sign: Floats,
-    goal: float,
+    goal: Floats,
 ) -> tuple[Floats, Bools]:
     """One end for each row: bracketed outwards from the estimate, then by false position."""
     rows = np.arange(len(u))
@@ -119,26 +121,27 @@ def search_ends(
         start = nearest[going] + along[going] * (sign * (reach - near))[going, None]
         start[np.arange(len(going)), column[going]] = (middle + sign * reach)[going]
         fixed = np.arange(u.shape[1]) == column[going, None]
-        found = minimise(problem.take(going), start, fixed, 40, 1e-6)
+        found = minimise(problem.take(going), start, fixed, 40, TOLERANCE)
         rise = np.sqrt(2 * np.maximum(found.objective - objective[going], 0) / count[going])
-        inside = rise < goal
+        inside = rise < goal[going]
         at, out = going[inside], going[~inside]
         inner[at], inner_rise[at], nearest[at], near[at] = (
             reach[at], rise[inside], found.u[inside], reach[at]
         )  # fmt: skip
         outer[out], outer_rise[out] = reach[out], rise[~inside]
         known[at[reach[at] >= np.minimum(wall, far)[at]]] = False
-        done = (np.abs(rise - goal) < CLOSE * goal) | ~known[going]
+        done = (np.abs(rise - goal[going]) < CLOSE * goal[going]) | ~known[going]
         going = going[~done]
         reach[going] = next_reach(
-            inner[going], inner_rise[going], outer[going], outer_rise[going], goal
+            inner[going], inner_rise[going], outer[going], outer_rise[going], goal[going]
         )
         reach[going] = np.minimum(reach[going], np.minimum(wall, far)[going])
+    known[going] &= np.isfinite(outer[going])
     return middle + sign * reach, known
 
 
 def next_reach(
-    inner: Floats, inner_rise: Floats, outer: Floats, outer_rise: Floats, goal: float
+    inner: Floats, inner_rise: Floats, outer: Floats, outer_rise: Floats, goal: Floats
 ) -> Floats:
     """False position between the two, well inside; further out where there is no outer one."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -228,4 +231,4 @@ def profile(fit: Fit, name: str) -> Profile:
     found = minimise(problem.take(np.zeros(GRID, int)), start, np.arange(u.shape[1]) == j)
     rise = np.sqrt(2 * np.maximum(found.objective - objective, 0) / spread.count[0, j])
     values = problem.law.from_coordinates(found.u)[:, j]
-    return Profile(name, values, rise, quantile(spread.degrees), interval)
+    return Profile(name, values, rise, float(quantile(spread.degrees)[0]), interval)

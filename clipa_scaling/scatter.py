@@ -31,8 +31,8 @@ def split_variance(residuals: Floats, slopes: Floats, codes: NDArray[np.int64]) 
     Analysis 1 (1971) 257-275). Degrees are Satterthwaite's; n - P where no rows share a cluster.
     """
     n, size = slopes.shape
-    basis = np.linalg.svd(slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-300))[0]
-    rest = np.eye(n) - basis[:, :size] @ basis[:, :size].T
+    basis = np.linalg.qr(slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-300))[0]
+    rest = np.eye(n) - basis @ basis.T
     squares = float(residuals @ residuals)
     together = (codes[:, None] == codes).astype(float)
     if together.sum() == n:
@@ -52,13 +52,13 @@ def split_variance(residuals: Floats, slopes: Floats, codes: NDArray[np.int64]) 
 
 @dataclass(frozen=True)
 class Spread:
-    """What B fits know of their errors: what a rise of the objective counts, (B, P), and degrees.
+    """What B fits know of their errors: what a rise counts, (B, P), on how many degrees, (B,).
 
     errors: (B, P, P), covariances of the coordinates, where a search for an end begins.
     """
 
     count: Floats
-    degrees: float
+    degrees: Floats
     errors: Floats
 
 
@@ -67,7 +67,7 @@ def find_spread(problem: Problem, u: Floats, codes: NDArray[np.int64] | None = N
 
     Heritier and Ronchetti, JASA 89 (1994) 897-904. Where rows scatter unlike each other, or err
     together, the count is that of the sandwich covariance, parameter by parameter (as Pace, Salvan
-    and Sartori, Statistica Sinica 21 (2011) 129-148). codes: the cluster of each row, for one fit.
+    and Sartori, Statistica Sinica 21 (2011) 129-148). codes (n,): the cluster of each row.
     """
     residuals, slopes = problem.slopes(u)
     n, size = slopes.shape[1:]
@@ -76,16 +76,21 @@ def find_spread(problem: Problem, u: Floats, codes: NDArray[np.int64] | None = N
     inside = local.mean(axis=1)
     level = (pull**2).sum(axis=1) / max(n - size, 1)
     inverse = invert(slopes.swapaxes(1, 2) @ slopes)
-    errors, degrees = inverse * (level / inside**2)[:, None, None], float(n - size)
+    errors = inverse * (level / inside**2)[:, None, None]
+    degrees = np.full(len(u), float(n - size))
     count = np.repeat((level / inside)[:, None], size, axis=1)
     if codes is not None and codes.max() + 1 < n:
-        scatter = split_variance(pull[0], slopes[0], codes)
-        sums = np.zeros((codes.max() + 1, size))
-        np.add.at(sums, codes, slopes[0])
-        middle = scatter.shared * sums.T @ sums + scatter.alone * slopes[0].T @ slopes[0]
-        errors = inverse @ middle @ inverse / inside[0] ** 2
-        count = diagonals(errors) / diagonals(inverse) * inside[0]
-        return Spread(count, scatter.degrees, errors)
+        found = [split_variance(*both, codes) for both in zip(pull, slopes, strict=True)]
+        shared, alone, degrees = (
+            np.array([getattr(item, name) for item in found])
+            for name in ("shared", "alone", "degrees")
+        )
+        sums = (codes == np.arange(codes.max() + 1)[:, None]).astype(float) @ slopes
+        middle = shared[:, None, None] * (sums.swapaxes(1, 2) @ sums)
+        middle += alone[:, None, None] * (slopes.swapaxes(1, 2) @ slopes)
+        errors = inverse @ middle @ inverse / inside[:, None, None] ** 2
+        count = diagonals(errors) / diagonals(inverse) * inside[:, None]
+        return Spread(count, degrees, errors)
     unlike = np.flatnonzero(scatters_unlike(problem, residuals))
     if len(unlike):
         some = slopes[unlike]

@@ -11,8 +11,8 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from clipa_scaling.lawform import LawError
-from clipa_scaling.laws import additive, loglinear, multiplicative, power
-from clipa_scaling.lawworlds import STUDY, WORLDS, World, cover, cross
+from clipa_scaling.laws import additive, loglinear, multiplicative, power, trend
+from clipa_scaling.lawworlds import STUDY, WORLDS, WORST, World, cover, cross
 from clipa_scaling.profile import intervals, profile
 from clipa_scaling.solve import Options, Points, fit
 
@@ -90,6 +90,24 @@ def test_where_rows_scatter_unlike_the_intervals_know() -> None:
     for name in ("alpha", "beta", "E"):
         half = (found[name].high - found[name].low) / 2 / student.ppf(0.975, 235)
         assert half == pytest.approx(PUBLISHED_ERRORS[name], rel=0.3)
+
+
+def test_the_trend_of_tokens_is_a_law_only_where_there_is_one() -> None:
+    """Null worlds, of another form and of its own, and one where N T^p makes larger models better.
+
+    Of 30 worlds of slope 0, eight below 0 would come by chance once in 100,000.
+    """
+    primary = WORLDS[0]
+    own = replace(primary, theta=(0.3, 0.44, 0.0, 0.25, 0.6, 0.3, 1.2, 0.12))
+    other = next(world for world in WORLDS if world.law == "bounded")
+    said = []
+    for world in (own, other, primary):
+        began = fit(world.points(), trend(worst=WORST), Options("logit"))
+        study = World("trend", world.x, tuple(began.theta), "logit", world.seed_sd)
+        found = cover(study, world.draw(30, np.random.default_rng(0)))
+        said.append((found.high[:, found.names.index("q1")] < 0).sum())
+    assert said[0] < 8 and said[1] < 8
+    assert said[2] == 30
 
 
 # What is not identified

@@ -14,8 +14,10 @@ from matplotlib.ticker import (
     EngFormatter,
     FixedLocator,
     FuncFormatter,
+    LogFormatterSciNotation,
     LogLocator,
     MaxNLocator,
+    NullFormatter,
     NullLocator,
     ScalarFormatter,
 )
@@ -27,6 +29,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # 
 MARKERS = "osD^v"
 INK, PALE = "0.35", "0.8"
 DPI = 150
+WIDE = 50  # of an axis: its ends' ratio
+LARGEST_PREFIX = 1e18
 TEXT_AS_TEXT = 42  # TrueType, which editors of figures can change
 
 
@@ -67,11 +71,20 @@ def token_axis(axes: Axes, tokens: Iterable[float], name: str = "image_tokens") 
 
 
 def log_axis(axes: Axes, name: str) -> None:
-    """A log axis of x in 1, 2 and 5 of each decade, with SI prefixes."""
+    """A log axis of x, after its points are drawn: ticks as dense as its span allows.
+
+    SI prefixes, or powers of ten where those are no longer common.
+    """
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_xlim()
+    is_wide = high > WIDE * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
+    if high > LARGEST_PREFIX:
+        axes.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+    else:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10))) if is_wide else NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(name)
 
 

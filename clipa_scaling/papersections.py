@@ -13,7 +13,7 @@ from clipa_scaling.figures.papers import save_papers
 from clipa_scaling.findings import show_digests, show_versions
 from clipa_scaling.page import Section, paragraph, table
 from clipa_scaling.published import load_published, select
-from clipa_scaling.sections import draw_figures
+from clipa_scaling.sections import draw_figures, in_tenths
 
 LENGTHS = ["image_tokens", "text_tokens", "start_image_tokens", "start_text_tokens"]
 FIELDS = ["model", "trainer", "kind", "start_image_reduction", "start_text_reduction", *LENGTHS]
@@ -39,9 +39,8 @@ def widen(printed: pd.DataFrame) -> pd.DataFrame:
     """A column per set and measure; fields that are the same or unknown throughout are left out."""
     is_drop = printed["name"] == "drop"
     shown = printed["value"].astype(float).where(is_drop, 100 * printed["value"].astype(float))
-    measured = printed.assign(
-        measure=printed["set"] + " " + printed["name"], shown=shown.map("{:.1f}".format)
-    )
+    shown = shown.map("{:.1f}".format, na_action="ignore")
+    measured = printed.assign(measure=printed["set"] + " " + printed["name"], shown=shown)
     values = measured.drop_duplicates(["run", "measure"]).pivot(
         index="run", columns="measure", values="shown"
     )[list(dict.fromkeys(measured["measure"]))]
@@ -54,8 +53,12 @@ def show_drops(folder: Path) -> list[Element]:
     """drops.csv: the exponent of N in the drop, with N the image tower's parameters."""
     drops = pd.read_csv(folder / "drops.csv")
     drops = drops[drops["N"] == "image_params"]
+    drops = drops.dropna(subset=["delta"])
     ends = zip(drops["delta"], drops["low"], drops["high"], strict=True)
-    told = drops.assign(told=[f"{d:.2f} [{low:.2f}, {high:.2f}]" for d, low, high in ends])
+    told = drops.assign(
+        told=[f"{d:.2f} [{low:.2f}, {high:.2f}]" for d, low, high in ends],
+        scale="on " + drops["scale"],
+    )
     keys = ["table", "reduction", "stage"]
     wide = told.pivot(index=keys, columns="scale", values="told")
     robust = told.groupby(keys)["robust"].first()
@@ -70,6 +73,7 @@ def show_drops(folder: Path) -> list[Element]:
 
 def show_costs(folder: Path) -> list[Element]:
     costs = cost_table(folder=folder).dropna(axis="columns", how="all")
+    costs["accuracy"] = in_tenths(100 * costs["accuracy"])
     return [table(costs, "Accuracy beside cost, printed and counted")]
 
 

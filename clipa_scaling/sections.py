@@ -236,7 +236,9 @@ def draw_figures(save: Callable[[Path], list[Path]]) -> list[Element]:
 def describe(stem: str) -> str:
     """What a figure shows: the first paragraph of its function's docstring."""
     told = getattr(PAPERS.get(stem, getattr(figures, stem, None)), "__doc__", None)
-    return " ".join(told.split("\n\n")[0].split()) if told else stem.replace("_", " ")
+    if not told:
+        return stem.replace("_", " ")
+    return " ".join(told.split("\n\n")[0].replace("`", "").split())
 
 
 # Summary

@@ -1,7 +1,7 @@
 """Whether every law is recovered, and its intervals hold the truth: `python bench/laws.py`.
 
-Three minutes on two cores. Writes bench/laws.csv, a row for each law, design and parameter: digits
-recovered without noise (largest relative error over the law's parameters), the share of 95 %
+Some five minutes on two free cores. Writes bench/laws.csv, a row for each law, design and
+parameter: digits recovered without noise (largest relative error of a parameter), the share of 95 %
 intervals that hold the truth, those that miss it to either side, those without an end on a side,
 and the median width over the truth. `searched`: of 20 worlds, in how many the search from many
 starts ends at the minimum that the benchmark reached from the truth.

@@ -68,6 +68,21 @@ def analyse(
     `sensitivity.sensitivity`. exclusions: what was left out, a sentence.
     """
     find_law(law)
+    # Searches try places where a law has no value that a number can hold, and leave them.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return look_closely(chosen, law, options, worst, draws, others or {}, exclusions, laws)
+
+
+def look_closely(
+    chosen: Chosen,
+    law: str,
+    options: Options | None,
+    worst: float | None,
+    draws: int,
+    others: Mapping[str, Points],
+    exclusions: str,
+    laws: Sequence[Law] | None,
+) -> Analysis:
     points = chosen.points
     is_loss = points.columns.get("y") == LOSS
     options = options or Options(scale="log" if is_loss else "logit")

@@ -13,11 +13,10 @@ from clipa_scaling.analysis import Analysis, analyse
 from clipa_scaling.analysis import say as say_fit
 from clipa_scaling.bundle import read_versions
 from clipa_scaling.compared import find_compared
-from clipa_scaling.fit import (
-    choose_all,
+from clipa_scaling.fit import choose_all, read_arguments
+from clipa_scaling.fittables import (
     group_reasons,
     parameter_table,
-    read_arguments,
     rollout_table,
     sensitivity_table,
     tournament_table,

@@ -79,25 +79,24 @@ def choose_points(
     source = known.loc[[start for start, _ in starts]].reset_index()
     check_settings(joined, source)
     x = read_roles(names, joined, source, known)
-    frame = pd.DataFrame(
-        {
-            "value": joined["value"].astype(float).to_numpy(),
-            "n": joined["n"].astype(float).to_numpy(),
-            "root": [root for _, root in starts],
-            "samples": source["samples"].to_numpy(),
-        }
-    )
+    value = joined["value"].to_numpy(np.float64, na_value=np.nan)
+    roots = np.array([root for _, root in starts])
     points = Points(
         x=x,
-        y=(frame["value"] if measure == LOSS else 1 - frame["value"]).to_numpy(),
+        y=value if measure == LOSS else 1 - value,
         columns={**{role: names[role] for role in x}, "y": measure},
-        cluster=frame["root"].to_numpy(str),
+        cluster=roots,
         run=joined["run"].to_numpy(str),
-        noise=find_noise(frame, cells_of(joined, source), measure),
+        noise=find_noise(joined, source, roots, measure),
     )
-    facts = {
+    return Chosen(points, joined["model"].to_numpy(str), describe(joined, source, measure))
+
+
+def describe(joined: pd.DataFrame, source: pd.DataFrame, measure: str) -> dict[str, str]:
+    """What the rows have in common, for a reader."""
+    return {
         "measure": measure,
-        "set": str(evals["set"].iloc[0]),
+        "set": tell(joined["set"]),
         "protocol": tell(joined["protocol"]),
         "evaluator": tell(joined["evaluator"]),
         "stage": tell(joined["stage"]),
@@ -109,8 +108,8 @@ def choose_points(
         "seeds": tell(joined["seed"]),
         "revision": tell(joined["revision"]),
         "device": tell(joined["device"]),
+        "source": tell(joined["imported"]).replace("not recorded", ""),
     }
-    return Chosen(points, joined["model"].to_numpy(str), facts)
 
 
 def check_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -205,7 +204,7 @@ def read_roles(
     """Each role's values, (n,); a role that some run has no value for is left away."""
     x: dict[str, Floats] = {}
     for role, name in names.items():
-        values = source[name].astype(float).to_numpy(float)
+        values: Floats = source[name].to_numpy(np.float64, na_value=np.nan)
         if name == "train_flops":
             values = np.array(sum_ancestors(known, joined["run"], name))
         if role == "N":  # under resize, position tables shrink with the length
@@ -219,22 +218,29 @@ def read_roles(
     return x
 
 
-def find_noise(frame: pd.DataFrame, cell: pd.Series, measure: str) -> Floats | None:
+def find_noise(
+    joined: pd.DataFrame, source: pd.DataFrame, roots: np.ndarray, measure: str
+) -> Floats | None:
     """The standard deviation of each y, (n,); None where no cell is repeated."""
+    cell = cells_of(joined, source)
     if cell.nunique() == len(cell):
         return None
+    value = joined["value"].astype(float)
     if measure == LOSS:
-        spread = frame["value"] - frame.groupby(cell)["value"].transform("mean")
-        pooled = float((spread**2).sum() / (len(frame) - cell.nunique())) ** 0.5
-        return np.full(len(frame), pooled) if pooled > 0 else None
-    if frame["n"].isna().any():
+        spread = value - value.groupby(cell).transform("mean")
+        pooled = float((spread**2).sum() / (len(value) - cell.nunique())) ** 0.5
+        return np.full(len(value), pooled) if pooled > 0 else None
+    n = joined["n"].to_numpy(np.float64, na_value=np.nan)
+    if np.isnan(n).any():
         return None
-    rows = frame.assign(y=logits(frame["value"].to_numpy(), frame["n"].to_numpy()))
-    noise = estimate_noise(rows, cell, None)
+    y = logits(joined["value"].to_numpy(np.float64, na_value=np.nan), n)
+    rows = pd.DataFrame({"y": y, "value": value, "n": n, "root": roots})
+    rows["samples"] = source["samples"].to_numpy()
+    seeds = estimate_noise(rows, cell, None).seed_variance
     # Of the cell's mean: a run's own value would count more the further luck pushed it to an end.
     odds = 1 / (1 + np.exp(-rows.groupby(cell)["y"].transform("mean").to_numpy(float)))
     slope = odds * (1 - odds)
-    return np.asarray(np.sqrt(noise.seed_variance + 1 / (frame["n"].to_numpy() * slope)) * slope)
+    return np.asarray(np.sqrt(seeds + 1 / (n * slope)) * slope)
 
 
 def tell(values: pd.Series) -> str:

@@ -94,10 +94,7 @@ def adapt(law: Law, points: Points, worst: float | None = None) -> tuple[Law, st
     roles = varying(points)
     given = {"worst": worst} if worst is not None and "worst" in law.given else {}
     if len(law.roles) > 1 and law.remake is not None:
-        try:
-            law = law.like(roles, **given)
-        except (LawError, ValueError):  # it keeps its roles, and the design says what it lacks
-            law = law.like(law.roles, **given)
+        law = remake(law, roles, given)
     missing = [role for role in law.roles if role not in points.x]
     if missing:
         told = ", ".join(f"{role} ({ROLES[role]})" for role in missing)
@@ -111,6 +108,17 @@ def adapt(law: Law, points: Points, worst: float | None = None) -> tuple[Law, st
         told = " and ".join(f"{role} ({ROLES[role]})" for role in unheld)
         return law, f"{told} {'vary' if len(unheld) > 1 else 'varies'}, and the form has no term"
     return law, ""
+
+
+def remake(law: Law, roles: tuple[str, ...], given: Mapping[str, float]) -> Law:
+    """The form for these roles; else with N and D, so that the design says what it lacks."""
+    tokens = [role for role in roles if role not in ("N", "D")]
+    for wanted in (roles, ("N", "D", *tokens)):
+        try:
+            return law.like(wanted, **given)
+        except (LawError, ValueError):  # roles that it cannot have, or another number of them
+            pass
+    return law.like(law.roles, **given)
 
 
 def compete(

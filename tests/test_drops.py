@@ -88,14 +88,14 @@ def test_masks_and_shorter_texts_are_not_robust(table: pd.DataFrame) -> None:
 def test_finetunes_of_masked_pictures_are_robust_whatever_they_drop_from(
     monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame
 ) -> None:
-    """v2 Fig 2 prints drops alone; what they are from is assumed, and matters little."""
-    assert chosen(table, "v2 Fig 2", "random")["robust"].all()
+    """v2 Figure 2 prints drops alone; what they are from is assumed, and matters little."""
+    assert chosen(table, "v2 Figure 2", "random")["robust"].all()
     for shift in (-0.05, 0.05):
         moved = {model: value + shift for model, value in papertables.ASSUMED.items()}
         monkeypatch.setattr(papertables, "ASSUMED", moved)
-        rows = chosen(describe_published(tables=["v2 Fig 2"]), "v2 Fig 2", "random")
+        rows = chosen(describe_published(tables=["v2 Figure 2"]), "v2 Figure 2", "random")
         assert rows["robust"].all()
-        own = chosen(table, "v2 Fig 2", "random")
+        own = chosen(table, "v2 Figure 2", "random")
         assert number(rows, "accuracy", "delta") == number(own, "accuracy", "delta")
 
 

@@ -24,7 +24,8 @@ WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
 def read(name: str) -> NotebookNode:
-    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook: NotebookNode = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    return notebook
 
 
 def execute(notebook: NotebookNode) -> NotebookNode:

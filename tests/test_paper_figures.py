@@ -55,7 +55,7 @@ def test_figures_9_and_10_are_table_11_again() -> None:
 
 
 def test_the_second_papers_figures() -> None:
-    """arXiv:2306.15658, Figure 1: 81.1 and 81.8 for H-14; Figure 2: 1.81 points for S/16 at 50 %."""
+    """arXiv:2306.15658: Figure 1 has 81.1 and 81.8 for H-14, Figure 2 1.81 for S/16 at 50 %."""
     bars = [round(y, 3) for _, y in points(papers.figure_1_v2(), series="CLIPA-v2")]
     assert bars == [0.803, 0.811, 0.818]
     masks = dict(points(papers.figure_2_v2(), series="S/16"))

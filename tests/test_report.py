@@ -169,7 +169,7 @@ def test_what_cannot_be_shown_says_why() -> None:
 def test_left_out_runs_are_told_with_their_reasons() -> None:
     runs = study("emoji")["runs"]
     why = "a broken node (A. B., 2026-01-31)"
-    marked = runs.assign(left_out=[why, *[pd.NA] * (len(runs) - 1)]).astype({"left_out": "string"})
+    marked = runs.assign(left_out=pd.Series([why], runs.index[:1], "string"))
     found = Page(make_report({**study("emoji"), "runs": marked}, "emoji", laws=False))
     assert found.column("Left out of cells, figures and fits", "Left out") == [why]
     assert f"1 run left out: {why}" in found.text

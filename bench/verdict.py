@@ -1,4 +1,4 @@
-"""How often a verdict errs, on studies of known truth: `python bench/verdict.py`, 20 minutes.
+"""How often a verdict errs, on studies of known truth: `python bench/verdict.py`, 50 worlds each.
 
 Each world is made as the tables of a sweep. Writes bench/verdict.csv, one row for each truth,
 design, path and number: the share of each answer, and how often the 95 % interval held the truth.
@@ -86,7 +86,7 @@ def summarise(answers: list[tuple[str, float, float, float]], is_zero: bool) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=100)
+    parser.add_argument("--worlds", type=int, default=50)
     worlds = parser.parse_args().worlds
     rows = []
     for truth in TRUTHS:

@@ -57,7 +57,7 @@ def published_costs(folder: Path = FOLDER) -> pd.DataFrame:
     rows = runs[runs["table"].isin(TABLES) & has_cost].reset_index(drop=True)
     rows["accuracy"] = rows["run"].map(accuracy)
     by_run = runs.set_index("run")
-    flops = pd.Series(sum_ancestors(by_run, rows["run"], "train_flops"), dtype=float)
+    flops = pd.Series(sum_ancestors(by_run, rows["run"], "train_flops"), rows.index)
     seconds = 3600 * rows["gpu_hours"].astype(float)
     share = flops / (seconds * DEVICES[DEVICE].peak_flops)
     rows["train_flops"] = flops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.optimize import least_squares
 from test_inverse import SMALL, compare, study
 
 from clipa_scaling import papertables
+from clipa_scaling.answers import UNDETERMINED
 from clipa_scaling.drops import ROUND, Cells, describe, describe_published, fit_deltas, main
 from clipa_scaling.inverse import judge
 from clipa_scaling.inverse import main as judge_main
@@ -76,12 +78,12 @@ def test_resize_and_finetune_is_the_inverse_law_on_every_scale(table: pd.DataFra
 def test_masks_and_shorter_texts_are_not_robust(table: pd.DataFrame) -> None:
     for name, reductions in {
         "v1 Table 11": ("random", "grid", "block"),
-        "v1 Table 12": ("truncation", "random", "block", "syntax"),
+        "v1 Table 12": ("truncate", "random", "block", "syntax"),
     }.items():
         for reduction in reductions:
             for size in ("image_params", "total_params"):
                 assert not chosen(table, name, reduction, size)["robust"].any()
-    assert number(chosen(table, "v1 Table 12", "truncation"), "-log error", "high") < 0
+    assert number(chosen(table, "v1 Table 12", "truncate"), "-log error", "high") < 0
     assert not chosen(table, "v1 Table 11", "resize", stage="pretrain")["robust"].any()
 
 
@@ -125,7 +127,7 @@ def test_drops_are_those_that_the_papers_print() -> None:
         [6.2, 4.3, 3.0], abs=1e-3
     )
     text = cells[(cells["table"] == "v1 Table 12") & (cells["stage"] == "finetune")]
-    [truncated] = compare_cells(text[text["reduction"] == "truncation"])
+    [truncated] = compare_cells(text[text["reduction"] == "truncate"])
     shown = judge(truncated, draws=10, scales=("logit",)).multipliers
     assert shown[shown["text_tokens"] == 4]["drop"].to_list() == pytest.approx(
         [5.7, 5.2, 5.3], abs=1e-3
@@ -144,7 +146,7 @@ def test_the_verdict_on_a_table_says_what_it_lacks_and_shows_the_papers_exponent
 
 
 def test_a_folder_without_tables_and_an_unknown_count_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no published tables"):
+    with pytest.raises(TableError, match="no such table; it comes with a clone"):
         read_cells(tmp_path)
     with pytest.raises(TableError, match="size=text_params is not printed"):
         compare_cells(read_cells(), "text_params")
@@ -206,3 +208,13 @@ def test_a_study_has_its_own_exponents_at_each_sample_count_with_its_seeds_noise
     assert len(verdict.drops) == 3 * len(SMALL.samples)
     middle = verdict.drops[verdict.drops["samples"] == 500_000_000]
     assert middle["delta"].between(0.05, 0.45).all() and middle["robust"].all()
+
+
+def test_a_study_of_one_sample_count_has_them_where_it_has_no_verdict() -> None:
+    design = replace(SMALL, lengths=(196, 100, 49, 16), samples=SMALL.samples[2:3])
+    verdict = judge(compare(study(inverse, design)), draws=100)
+    assert [item.key for item in verdict.missing] == ["samples"]
+    assert verdict.answer == UNDETERMINED and verdict.slopes["slope"].isna().all()
+    assert verdict.drops["low"].gt(0).all() and verdict.drops["robust"].all()
+    told = verdict.multipliers
+    assert (told["drop_low"] < told["drop"]).all() and (told["drop"] < told["drop_high"]).all()

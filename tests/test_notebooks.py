@@ -72,6 +72,7 @@ def test_a_notebook_runs_and_shows_its_figures(name: str) -> None:
     check(execute(read(name)), FIGURES[name])
 
 
+@pytest.mark.slow
 def test_another_study_is_one_word_in_the_notebook() -> None:
     notebook = read("1_image_tokens")
     for cell in notebook.cells:

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from make_data import ROOT
 
-from clipa_scaling import report
+from clipa_scaling import report, sections
 from clipa_scaling.collect import load_tables
 from clipa_scaling.figures.papers import PAPERS
+from clipa_scaling.page import Section, render
 from clipa_scaling.report import make_report
 
 PARTS = ["Plan", "Runs", "Warnings", "Cells", "Figures", "Verdict", "Provenance"]
@@ -167,7 +168,8 @@ def test_left_out_runs_are_told_with_their_reasons() -> None:
     runs = study("emoji")["runs"]
     why = "a broken node (A. B., 2026-01-31)"
     marked = runs.assign(left_out=pd.Series([why], runs.index[:1], "string"))
-    found = Page(make_report({**study("emoji"), "runs": marked}, "emoji", laws=False))
+    shown = sections.show_runs({**study("emoji"), "runs": marked})
+    found = Page(render("emoji", [], [Section("runs", "Runs", shown)]))
     assert found.column("Left out of cells, figures and fits", "Left out") == [why]
     assert f"1 run left out: {why}" in found.text
 

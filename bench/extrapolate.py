@@ -33,10 +33,47 @@ def extrapolate(paper: str, reduction: str, draws: int) -> pd.DataFrame:
     for name in ("error", "bias", "drop_error"):
         rows[name] = (100 * rows[name].astype(float)).round(2)
     rows["factor"] = rows["factor"].round(2)
+    rows["covered"] = rows["covered"].astype(float).round(2)
     least = rows.groupby("split")["error"].transform("min")
     rows.insert(0, "reduction", reduction)
     rows.insert(0, "table", paper)
     return rows.assign(best=(rows["error"] == least).map({True: "best", False: ""}))
+
+
+SPLIT_WORDS = {
+    "shortest T": "shortest length",
+    "shortest S": "shortest length",
+    "largest N": "drops of the largest size",
+    "largest N at short T": "largest size at short lengths",
+    "largest N at short S": "largest size at short lengths",
+}
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Errors in points, the best in bold; of the largest size alone those of its drops."""
+    forms = list(dict.fromkeys(table["form"]))
+    lines = ["| held out | table | " + " | ".join(forms) + " |", "|---" * (2 + len(forms)) + "|"]
+    is_drop = table["split"] == "largest N"
+    shown = table.assign(
+        shown=table["error"].where(~is_drop, table["drop_error"]),
+        words=table["split"].map(SPLIT_WORDS),
+    )
+    order = list(dict.fromkeys(SPLIT_WORDS.values()))
+    shown = shown.sort_values("words", key=lambda words: words.map(order.index), kind="stable")
+    for (words, paper, reduction), rows in shown.groupby(
+        ["words", "table", "reduction"], sort=False
+    ):
+        errors = rows.set_index("form")["shown"]
+        cells = [say(errors.get(form), errors.min()) for form in forms]
+        number = str(paper).removeprefix("v1 Table ")
+        lines.append(f"| {words} | {number}, {reduction} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def say(error: float | None, least: float) -> str:
+    if error is None or pd.isna(error):
+        return "–"
+    return f"**{error:.2f}**" if error == least else f"{error:.2f}"
 
 
 def main() -> None:
@@ -50,10 +87,7 @@ def main() -> None:
     ]
     table = pd.concat(found, ignore_index=True)
     table.to_csv(OUT, index=False)
-    wide = table.pivot_table(
-        index="form", columns=["split", "table", "reduction"], values="error", sort=False
-    )
-    print(wide.T.round(2).to_string(na_rep=""))
+    print(as_markdown(table))
 
 
 if __name__ == "__main__":

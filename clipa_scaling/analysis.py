@@ -189,8 +189,9 @@ def say(analysis: Analysis) -> str:
     if analysis.deltas:
         values = [f"{say_interval(item)} on {name}" for name, item in analysis.deltas.items()]
         return f"{lead}: delta = {', '.join(values)} (95 % intervals); {say_deltas(analysis)}."
+    settled = found.status.kind == "converged"
     known = [
-        f"{name} = {say_interval(item)}"
+        f"{name} = {say_interval(item)}" if settled else f"{name} in {say_range(item)}"
         for name, item in analysis.intervals.items()
         if item.identified and name in analysis.sensitivity.columns
     ]
@@ -205,8 +206,28 @@ def say(analysis: Analysis) -> str:
     return f"{lead}: {'; '.join(parts)}; {say_rollout(analysis)}."
 
 
+def tell_better(analysis: Analysis) -> str:
+    """Which forms are better than the law that is shown; empty where none is."""
+    found, tournament = analysis.fit, analysis.tournament
+    if found is None:
+        return ""
+    name, errors, told = found.law.name, tournament.errors, []
+    by_aicc, by_rollout = tournament.best_aicc, tournament.best_rollout
+    if by_aicc not in ("", name):
+        behind = found.aicc - tournament.fits[by_aicc].aicc
+        told.append(f"{by_aicc} fits better, by {behind:.1f} of AICc")
+    if by_rollout not in ("", name) and name in errors:
+        own, other = (tell_error(errors[form], found.points) for form in (name, by_rollout))
+        told.append(f"{by_rollout} predicts better, {other} off against {own}")
+    return f"{name} is shown, but {' and '.join(told)}" if told else ""
+
+
 def say_interval(item: Interval) -> str:
-    return f"{item.estimate:.3g} [{item.low:.3g}, {item.high:.3g}]"
+    return f"{item.estimate:.3g} {say_range(item)}"
+
+
+def say_range(item: Interval) -> str:
+    return f"[{item.low:.3g}, {item.high:.3g}]"
 
 
 def say_deltas(analysis: Analysis) -> str:
@@ -246,7 +267,9 @@ def to_json(analysis: Analysis) -> str:
         "intervals": {name: interval_json(item) for name, item in analysis.intervals.items()},
         "delta_by_scale": {name: interval_json(item) for name, item in analysis.deltas.items()},
         "tournament": records(analysis.tournament.table()),
-        "warnings": list(analysis.tournament.warnings),
+        "warnings": [
+            text for text in (*analysis.tournament.warnings, tell_better(analysis)) if text
+        ],
         "rollouts": records(analysis.tournament.rollouts),
         "sensitivity": records(analysis.sensitivity),
         "checklist": as_json(analysis.checklist),

@@ -115,7 +115,7 @@ def describe_data(found: Fit, facts: Mapping[str, str], exclusions: str) -> list
         Item(DATA, "stage", facts.get("stage") or UNKNOWN),
         Item(DATA, "checkpoints", "the end of annealed runs; none from the middle of a schedule"),
         Item(DATA, "exclusions", exclusions),
-        Item(DATA, "source", facts.get("source") or "tables of this study"),
+        Item(DATA, "origin of the rows", facts.get("source") or "tables of this study"),
         Item(DATA, "rows", f"{len(found.points)}, sha256 {found.points.digest()}"),
     ]
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from runpy import run_path
 from typing import Literal
 
 import pandas as pd
@@ -34,7 +35,10 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("results", type=Path, nargs="?", help="a folder such as results/NAME")
     parser.add_argument("--published", metavar="TABLE", help="a table of the papers instead, as "
                         "'v1 Table 11: resize'")  # fmt: skip
-    parser.add_argument("--law", choices=LAWS, default="primary", help="the one to look at")
+    parser.add_argument("--law", default="primary", help=f"the one to look at: {', '.join(LAWS)}, "
+                        "or one of yours")  # fmt: skip
+    parser.add_argument("--register", type=Path, metavar="FILE.py", help="a file of yours that "
+                        "registers laws (docs/laws.md)")  # fmt: skip
     parser.add_argument("--measure", help="by default the study's main one; `loss` is a loss")
     parser.add_argument("--set", help="by default the first with the measure")
     parser.add_argument("--stage", help="by default the last finetunes, else pretrain and decay")
@@ -101,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where there are no tables, or none that can be fitted."""
     given = read_arguments(arguments)
     try:
+        if given.register is not None:
+            if not given.register.is_file():
+                raise TableError(f"--register {given.register}: no such file")
+            run_path(str(given.register))
         tables = read_tables(given)
         chosen, others, exclusions = choose_all(tables, given, read_where(given.where))
         scale = given.scale or ("log" if chosen.points.columns["y"] == LOSS else "logit")

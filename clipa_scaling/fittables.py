@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.analysis import Analysis, say, tell_levels
+from clipa_scaling.analysis import Analysis, say, tell_better, tell_levels
 from clipa_scaling.checklist import as_markdown
 from clipa_scaling.points import LOSS
 from clipa_scaling.rollout import BASELINES
@@ -41,8 +41,9 @@ def print_analysis(console: Console, analysis: Analysis) -> None:
             line(f"{name}: {found.status}")
     for reason, names in group_reasons(analysis.tournament.reasons):
         line(f"not applicable: {', '.join(names)}: {reason}")
-    for text in analysis.tournament.warnings:
-        line(f"warning: {text}")
+    for text in (*analysis.tournament.warnings, tell_better(analysis)):
+        if text:
+            line(f"warning: {text}")
     if analysis.why:
         line(f"{analysis.asked}: cannot be fitted: {analysis.why}")
     if analysis.fit is None:
@@ -127,7 +128,8 @@ def parameter_table(analysis: Analysis) -> Table:
         item = analysis.intervals[parameter.name]
         told = f"[{item.low:.4g}, {item.high:.4g}]"
         meaning = parameter.meaning + (f"; not identified: {item.reason}" if item.reason else "")
-        table.add_row(parameter.name, f"{item.estimate:.5g}", told, meaning)
+        estimate = UNIDENTIFIED if item.reason else f"{item.estimate:.5g}"
+        table.add_row(parameter.name, estimate, told, meaning)
     for name, item in analysis.deltas.items():
         told = f"[{item.low:.3g}, {item.high:.3g}]"
         table.add_row("delta", f"{item.estimate:.3g}", told, f"on {name}, least squares")

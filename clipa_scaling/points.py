@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling.cells import main_measure
-from clipa_scaling.compared import choose_evals, choose_stage, find_starts, other_settings, split
+from clipa_scaling.compared import (
+    FROM,
+    choose_evals,
+    choose_stage,
+    find_starts,
+    other_settings,
+    split,
+)
 from clipa_scaling.lawform import ROLES, Floats
 from clipa_scaling.pipelines import sum_ancestors
 from clipa_scaling.resample import estimate_noise, logits
@@ -55,7 +62,8 @@ def choose_points(
 
     columns: role -> a column of `runs`, in place of COLUMNS. y is 1 - measure, or the loss itself.
     N is a model's parameters at its longest length; a finetune stands at the lengths and samples of
-    what it started from, and C is its whole pipeline's. where: column -> value, of the runs.
+    what it started from, and C is its whole pipeline's. where: column -> value, of the runs, or
+    with `start_` before the column of what they started from.
     left_out: with the runs that exclusions.yaml leaves out. A row's cluster is its root run; its
     noise that of seeds and pictures where cells are repeated (`resample.estimate_noise`).
     Raises TableError for mixed protocols or benchmarks, and for settings that no role stands for.
@@ -65,7 +73,10 @@ def choose_points(
     table = tables["runs"]
     if left_out:
         table = table.assign(left_out=pd.Series(pd.NA, index=table.index, dtype="string"))
-    runs = take_where(choose_stage(table, stage), where or {})
+    wanted = where or {}
+    own = {name: value for name, value in wanted.items() if not name.startswith(FROM)}
+    before = {name.removeprefix(FROM): value for name, value in wanted.items() if name not in own}
+    runs = take_where(choose_stage(table, stage), own)
     kept = one_protocol(tables["evals"], runs, measure, eval_set, protocol)
     evals = choose_evals(kept, runs, measure, eval_set, is_fraction=measure != LOSS)
     joined = runs.merge(evals, on=["run", "samples"], validate="one_to_one")
@@ -74,13 +85,15 @@ def choose_points(
             f"no finished, annealed run has {measure} at its end; name another measure, set or "
             "stage"
         )
-    starts = find_starts(table, joined["run"])
     known = table.dropna(subset=["run"]).drop_duplicates("run").set_index("run")
+    starts = find_starts(table, joined["run"])
     source = known.loc[[start for start, _ in starts]].reset_index()
+    kept_rows = take_where(source, before).index
+    joined, source = (rows.loc[kept_rows].reset_index(drop=True) for rows in (joined, source))
     check_settings(joined, source)
     x = read_roles(names, joined, source, known)
     value = joined["value"].to_numpy(np.float64, na_value=np.nan)
-    roots = np.array([root for _, root in starts])
+    roots = np.array([starts[at][1] for at in kept_rows])
     points = Points(
         x=x,
         y=value if measure == LOSS else 1 - value,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from clipa_scaling.bootstrap import bootstrap
+from clipa_scaling.fitted import centre
 from clipa_scaling.identify import SAME, count_levels
 from clipa_scaling.lawform import ROLES, Floats, Law, LawError
 from clipa_scaling.minimise import from_scale, slope_of, to_scale
@@ -151,9 +152,8 @@ def judge(
         return {"status": str(found.status)}
     predicted = found.predict(future.x)
     if not np.isfinite(predicted).all():
-        return {
-            "status": "no prediction: the form has a level for each size, and this one has none"
-        }
+        why = "no prediction: the form has a level for each size, and this one has none"
+        return {"status": why, "drop_error": judge_drops(found, points, held)}
     told: dict[str, object] = {"status": found.status.kind, **measure(predicted, points, held)}
     if draws:
         told["covered"] = covered(found, future, draws)
@@ -169,6 +169,25 @@ def measure(predicted: Floats, points: Points, held: np.ndarray) -> dict[str, fl
     if dropped.any():
         told["drop_error"] = float(np.abs(off - off[full])[dropped].mean())
     return told
+
+
+def judge_drops(found: Fit, points: Points, held: np.ndarray) -> float:
+    """The mean error of what held rows lose, for a form that knows all but the level of their size.
+
+    That level is taken from the size's longest length, as the papers' drops are.
+    """
+    form, full = found.form, find_full(points)
+    dropped = held & (full >= 0)
+    if form.bind is None or not form.on_scale or not dropped.any():
+        return float("nan")
+    logs = centre(points, form, found.log_means)
+    law = form.bound_to(logs)
+    theta = np.zeros(len(law.parameters))
+    theta[: len(form.parameters)] = found.theta[: len(form.parameters)]
+    shape = law.evaluate(theta[None], logs)[0][0]
+    scale = found.options.scale
+    predicted = from_scale(to_scale(points.y[full], scale) + shape - shape[full], scale)
+    return float(np.abs(predicted - points.y)[dropped].mean())
 
 
 def find_full(points: Points) -> np.ndarray:
@@ -255,7 +274,9 @@ def design(points: Points, roles: Sequence[str]) -> Floats:
 
 def tell_error(error: float, points: Points) -> str:
     """`3.04 points`, or nats of a loss."""
-    return f"{error:.4f} nats" if points.columns.get("y") == LOSS else f"{100 * error:.2f} points"
+    if points.columns.get("y") == LOSS:
+        return f"{error:.4f} nats"
+    return "more than 100 points" if error > 1 else f"{100 * error:.2f} points"
 
 
 def errors_by_form(

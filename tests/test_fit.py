@@ -96,6 +96,8 @@ def test_with_and_without_exclusions(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([str(MINI), "--where", "model=B/16"], "no such run; there are: T32/8"),
         ([str(MINI), "--measure", "nonsense"], "no finished, annealed run has nonsense"),
         ([str(MINI), "--delta", "-1"], "must be positive"),
+        ([str(MINI), "--law", "nonsense"], "law 'nonsense' is unknown; registered: primary"),
+        ([str(MINI), "--register", "nowhere.py"], "--register nowhere.py: no such file"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -104,3 +106,16 @@ def test_mistakes_are_one_line(
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
+
+
+def test_an_unsettled_law_is_told_without_point_estimates(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Under truncation, the floor of the additive form runs into its bound.
+    assert main(["--published", "v1 Table 12: truncate", "--law", "additive", *QUICK]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "status: at bound: E (error left over) at 0" in out
+    sentence = out[out.index("Over 15 runs") : out.index("held-out runs are missed")]
+    assert "additive is shown, but bounded predicts better" in out
+    assert "is not settled (at bound" in sentence and "alpha in [" in sentence
+    assert "alpha = " not in sentence and "E = " not in sentence.partition(" in [")[2]

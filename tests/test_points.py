@@ -96,6 +96,23 @@ def test_settings_that_no_role_stands_for_must_be_chosen(study: Tables) -> None:
         make_points(both, where={"image_reduction": "grid"})
 
 
+def test_finetunes_may_be_chosen_by_what_they_started_from() -> None:
+    each = {name: paper_tables("v1 Table 11", name) for name in ("resize", "random")}
+    both = {
+        name: pd.concat([tables[name] for tables in each.values()], ignore_index=True)
+        for name in ("runs", "evals")
+    }
+    # Both tables hold the unreduced runs, of which a finetune may say so itself.
+    both["runs"]["image_reduction"] = both["runs"]["image_reduction"].mask(
+        both["runs"]["kind"] == "finetune", "resize"
+    )
+    with pytest.raises(TableError, match="--where start_image_reduction=re"):
+        make_points(both)
+    chosen = make_points(both, where={"start_image_reduction": "random"})
+    assert len(chosen) == 15
+    np.testing.assert_array_equal(np.sort(chosen.y), np.sort(make_points(each["random"]).y))
+
+
 def test_a_loss_is_itself(study: Tables) -> None:
     evals = study["evals"]
     lost = evals.assign(name="loss", value=3 - evals["value"])

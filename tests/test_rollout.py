@@ -88,6 +88,7 @@ def test_a_form_with_a_level_per_size_cannot_predict_a_new_one() -> None:
     options = replace(FAST, scale="raw")
     rows = rollout(points, [per_size()], options, draws=0)
     assert "no prediction" in status(rows, "largest N", "per_size")
+    assert number(rows, "largest N", "per_size", "drop_error") < 1e-6
     # Its drop at short lengths it can, once its full length is known; here none depends on N.
     assert number(rows, "largest N at short T", "per_size", "error") < 1e-6
 

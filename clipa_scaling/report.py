@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 from clipa_scaling import findings, sections
 from clipa_scaling.analysis import Analysis
 from clipa_scaling.collect import load_tables
+from clipa_scaling.inverse import judge_study
 from clipa_scaling.page import Section, paragraph, render
 from clipa_scaling.papersections import paper_sections
 from clipa_scaling.published import FOLDER
@@ -36,7 +37,7 @@ class Study:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        return findings.find_verdicts(self.tables)
+        return judge_study(self.tables)
 
 
 SECTIONS: Mapping[str, Callable[[Study], list[Element]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from clipa_scaling.cells import (
 )
 from clipa_scaling.exclusions import tell_left_out, warn_of_failures
 from clipa_scaling.figures.papers import PAPERS
+from clipa_scaling.figures.verdict import FIGURES
 from clipa_scaling.outcome import pipeline_table
 from clipa_scaling.page import paragraph, picture, show, table, terminal_table
 from clipa_scaling.pipelines import SEPARATOR, name_rows
@@ -235,10 +237,10 @@ def draw_figures(save: Callable[[Path], list[Path]]) -> list[Element]:
 
 def describe(stem: str) -> str:
     """What a figure shows: the first paragraph of its function's docstring."""
-    told = getattr(PAPERS.get(stem, getattr(figures, stem, None)), "__doc__", None)
-    if not told:
-        return stem.replace("_", " ")
-    return " ".join(told.split("\n\n")[0].replace("`", "").split())
+    bare = re.sub(r"_\d+$", "", stem)  # of several verdicts each has a number
+    draw = PAPERS.get(stem) or FIGURES.get(bare) or getattr(figures, stem, None)
+    told = getattr(draw, "__doc__", None) or stem.replace("_", " ")
+    return " ".join(told.partition("\n\n")[0].replace("`", "").split())
 
 
 # Summary

@@ -24,7 +24,7 @@ FOLLOWS = ("start_fingerprint",)
 class Compared:
     """The runs of one comparison, a row each, and what they have in common.
 
-    runs: `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
+    runs: `run`, `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
     (examples), `root` (the run that its ancestry begins with), `tuned`. full: tokens by model.
     """
 
@@ -66,6 +66,7 @@ def find_compared(
     source = known.loc[[start for start, _ in starts]].reset_index()
     frame = pd.DataFrame(
         {
+            "run": joined["run"].astype(str).to_numpy(),
             "model": joined["model"].astype(str).to_numpy(),
             "size": source[size].astype(float),
             "length": source[length].astype(int),

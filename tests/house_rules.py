@@ -40,8 +40,9 @@ LAYERS = (
     ("rollout", "sensitivity", "drops", "tolerated", "gain"),
     ("verdict", "tournament", "checklist"),
     ("inverse", "worlds", "fit", "cost_tables"),
-    ("launch",),
+    ("launch", "planned", "assumed"),
     ("recipe", "foresee"),
+    ("changes",),
     ("advise",),
     ("figures",),
     ("outcome", "report", "imports", "bundle", "tunetable"),
@@ -82,6 +83,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
         "inverse",
         "advise",
         "recipe",
+        "foresee",
     ),
 }
 

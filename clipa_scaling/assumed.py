@@ -109,9 +109,7 @@ def pack(truth: Truth) -> Floats:
 
 def unpack(truth: Truth, theta: Floats) -> Truth:
     a, alpha, b, beta = np.exp(np.clip(theta[:4], -12, 12))
-    return replace(
-        truth, a=a, alpha=alpha, b=b, beta=beta, exponent=theta[4], strength=theta[5]
-    )
+    return replace(truth, a=a, alpha=alpha, b=b, beta=beta, exponent=theta[4], strength=theta[5])
 
 
 def logit(fraction: Floats) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from clipa_scaling.assumed import ROOT_SHARE, SEED_SD, Truth, assume, learn, logit
+from clipa_scaling.assumed import ROOT_SHARE, SEED_SD, Truth, learn, logit
 from clipa_scaling.censored import fit_slopes
 from clipa_scaling.compared import Compared
 from clipa_scaling.inverse import SCALES, find_missing, judge
@@ -166,7 +166,9 @@ def approximate(
     cells = average(grid, runs["y"].to_numpy(float)[None])
     odds = np.concatenate([cells, cells + nudges.reshape(-1, *grid.counts.shape)])
     first, *others = (
-        multipliers(grid.log_samples, change(odds if scale == "logit" else odds[:1]), grid.counts, 0)
+        multipliers(
+            grid.log_samples, change(odds if scale == "logit" else odds[:1]), grid.counts, 0
+        )
         for scale, change in SCALES.items()
     )
     quantile = float(stdtrit(min(degrees(runs, scatter), 1e9), 0.5 + LEVEL / 2))

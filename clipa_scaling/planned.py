@@ -14,8 +14,9 @@ from clipa_scaling.collect import load_tables, make_table, plain
 from clipa_scaling.compared import LENGTHS, Compared, find_compared
 from clipa_scaling.evaluation_cost import SetSizes
 from clipa_scaling.plan import PlanRow, make_plan
-from clipa_scaling.schema import TRIAL_STAGES, TableError
 from clipa_scaling.rundir import find_packs
+from clipa_scaling.schema import TRIAL_STAGES, TableError
+from clipa_scaling.speed import Rate, load_rates
 from clipa_scaling.sweepfile import Sweep, load_sweep
 
 PICTURES = 50_000  # of an evaluation set that is not packed yet: ImageNet-1k's, assumed
@@ -25,8 +26,8 @@ PICTURES = 50_000  # of an evaluation set that is not packed yet: ImageNet-1k's,
 class Study:
     """A sweep's runs with their prices, and what the finished ones measured.
 
-    pictures: examples of the evaluation set. measured: value by run id. length: which tokens are
-    compared.
+    length: which tokens are compared. pictures: examples of the evaluation set. measured: value by
+    run id. rates: calibrated speeds, if any.
     """
 
     sweep: Sweep
@@ -37,6 +38,7 @@ class Study:
     pictures: int
     assumed_pictures: bool
     measured: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
     @property
     def gpu_hours(self) -> float:
@@ -70,6 +72,7 @@ def read_study(
         item.name,
         PICTURES if math.isnan(pictures) else int(pictures),
         math.isnan(pictures),
+        rates=load_rates(runs, plan.sweep.resources.device),
     )
     return study if results is None else replace(study, **measure(study, results))
 

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clipa_scaling.cells import CELL, check_one_benchmark, main_measure, mark_named, take_one_way
 from clipa_scaling.models import load_model
+from clipa_scaling.pipelines import sum_ancestors
 from clipa_scaling.schema import TRIAL_STAGES, TableError
+
+Floats = NDArray[np.float64]
 
 LENGTHS = ("image_tokens", "text_tokens")
 SIZES = ("image_params", "text_params", "total_params", "nonembedding_params")
@@ -25,7 +29,9 @@ class Compared:
     """The runs of one comparison, a row each, and what they have in common.
 
     runs: `run`, `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
-    (examples), `root` (the run that its ancestry begins with), `tuned`. full: tokens by model.
+    (examples), `root` (the run that its ancestry begins with), `tuned`, `flops` of the whole
+    pipeline and `fixed_flops`, those after the run that length and samples are of (NaN: unknown).
+    full: tokens by model.
     """
 
     runs: pd.DataFrame
@@ -76,6 +82,8 @@ def find_compared(
             "n": joined["n"].astype(float).to_numpy(),
             "root": [root for _, root in starts],
             "tuned": source["tuned"].fillna("").astype(str),
+            "flops": sum_flops(known, joined["run"]),
+            "fixed_flops": sum_flops(known, joined["run"]) - sum_flops(known, source["run"]),
         }
     )
     settings = other_settings(joined, source, length)
@@ -155,6 +163,11 @@ def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
             root = parents[root]
         found.append((start, root))
     return found
+
+
+def sum_flops(known: pd.DataFrame, wanted: pd.Series) -> Floats:
+    """Training FLOPs of runs and all that they start from."""
+    return np.array(sum_ancestors(known, wanted, "train_flops"), float)
 
 
 def other_settings(joined: pd.DataFrame, source: pd.DataFrame, length: str) -> pd.DataFrame:

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from clipa_scaling.answers import BAND, UNDETERMINED, agree
 from clipa_scaling.collect import load_tables
 from clipa_scaling.compared import LENGTHS, SIZES, Compared, find_compared
-from clipa_scaling.multiplier import Floats, Signs, along, multipliers
-from clipa_scaling.resample import Noise, draw, estimate_noise, logits
+from clipa_scaling.drops import SCALES, Cells, describe
+from clipa_scaling.frontier import find_optimal
+from clipa_scaling.gain import Costs, find_costs, find_gain
+from clipa_scaling.lacking import Missing, find_missing, find_missing_optimal, find_missing_ratio
+from clipa_scaling.multiplier import Floats, along, multipliers
+from clipa_scaling.papertables import STAGES, TABLES, compare_cells, read_cells
+from clipa_scaling.resample import draw, estimate_noise, logits
 from clipa_scaling.schema import TableError
 from clipa_scaling.slopes import (
-    FIXED_D,
+    COMPUTE_OPTIMAL,
     FIXED_RATIO,
-    LEVEL,
+    PATHS,
     POOLED,
     Grid,
     average,
@@ -30,17 +37,21 @@ from clipa_scaling.slopes import (
     make_grid,
     path_slopes,
 )
-from clipa_scaling.verdict import NO, UNDETERMINED, YES, Answer, Missing, Verdict, print_verdict
+from clipa_scaling.tabulate import tabulate, tabulate_crossings, tabulate_tolerated
+from clipa_scaling.tolerated import EPSILON, find_exponent, find_tolerated
+from clipa_scaling.verdict import Answer, Verdict
+from clipa_scaling.verdicttable import print_verdict
 
 DRAWS = 1000
-BAND = 0.03  # assumed: a model ten times as large then changes m by less than 7 %
-LEAST_LEVELS = 3  # of sizes, lengths and sample counts: fewer cannot tell a trend from an accident
-# Increasing functions of an accuracy's log odds. The first decides; all must agree to be robust.
-SCALES: Mapping[str, Callable[[Floats], Floats]] = {
-    "logit": lambda odds: odds,
-    "accuracy": lambda odds: 1 / (1 + np.exp(-odds)),
-    "-log error": lambda odds: np.log1p(np.exp(odds)),
-}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A path: the log samples that it compares, (G, I), and what the design lacks for it."""
+
+    path: str
+    targets: Floats
+    missing: tuple[Missing, ...]
 
 
 def judge(
@@ -50,16 +61,16 @@ def judge(
     band: float = BAND,
     draws: int = DRAWS,
     scales: Sequence[str] = tuple(SCALES),
-    paths: Sequence[str] = (FIXED_D, FIXED_RATIO),
+    epsilon: float = EPSILON,
 ) -> Verdict:
     """The verdict on the runs of one comparison (see `compared.find_compared`).
 
     m is read off the reference's curve, isotonic and then a monotone cubic in log D. Its slope has
     an intercept for each length and sample count; bounds enter as bounds. Intervals are those of
     `draws` repetitions with the noise of `resample`, of fixed seed, the answer's widened by what
-    slopes differ over scales. seed_sd: the standard deviation of seeds as a fraction, where cells
-    are not repeated.
-    yes: the 95 % interval below 0; no: above 0, or within the band; else undetermined. A design
+    slopes differ over scales. The compute-optimal samples are those of the study itself in all
+    draws. seed_sd: the standard deviation of seeds as a fraction, where cells are not repeated.
+    no: the 95 % interval above 0, or within the band; yes: below 0; else undetermined. A design
     that cannot answer is no error: `missing` says which axis it lacks.
     """
     y = logits(compared.runs["value"].to_numpy(float), compared.runs["n"].to_numpy(float))
@@ -68,118 +79,148 @@ def judge(
     noise = estimate_noise(runs, grid.cell, seed_sd)
     errors = draw(runs, grid.cell, noise, draws, np.random.default_rng(0))
     odds = average(grid, np.vstack([np.zeros(len(runs)), errors]) + y)
-    rows: list[pd.DataFrame] = []
-    table = pd.DataFrame()
-    for scale in scales:
-        values, signs = multipliers(grid.log_samples, SCALES[scale](odds), grid.counts, 0)
-        if scale == scales[0]:
-            table = tabulate(grid, compared, runs, values, signs)
-        for path in paths:
-            at, sides = along(grid.log_samples, values, signs, find_targets(path, grid))
-            rows.append(path_slopes(grid, at, sides).assign(path=path, scale=scale))
-    slopes = pd.concat(rows, ignore_index=True)
+    shape = (len(grid.models), len(grid.lengths), len(grid.log_samples))
+    costs = find_costs(runs[["flops", "fixed_flops", "samples"]], grid.cell, shape)
+    ways = find_ways(grid, costs, odds[0, :, 0])
     missing = find_missing(grid, compared, noise)
-    answers = tuple(answer_path(path, slopes, band, missing) for path in paths)
-    told = {item.answer for item in answers}
-    agreed = told.pop() if len(told) == 1 else UNDETERMINED
-    everywhere = len(scales) > 1 and len(paths) > 1 and all(item.agrees for item in answers)
+    found = [follow(grid, way, odds, scale, epsilon) for scale in scales for way in ways]
+    slopes = pd.concat([item.slopes for item in found], ignore_index=True)
+    nu = answer_exponents(pd.DataFrame([item.exponent for item in found]), ways, band, missing)
+    m = multipliers(grid.log_samples, SCALES[scales[0]](odds), grid.counts, 0)
+    gain = find_gain(grid.log_samples, *m, costs)
+    answers = tuple(answer_path(way, slopes, band, missing) for way in ways)
+    answer = find_answer(answers)
     return Verdict(
-        answer=agreed,
-        robust=agreed != UNDETERMINED and everywhere,
+        answer=answer,
+        robust=len(scales) > 1 and is_robust(answer, answers, nu),
         answers=answers,
         missing=missing,
-        multipliers=table,
+        multipliers=tabulate(grid, compared, m, gain, SCALES["accuracy"](odds)),
         slopes=slopes,
+        tolerated=pd.concat([item.tolerated for item in found[: len(ways)]], ignore_index=True),
+        nu=nu,
+        crossings=tabulate_crossings(grid, compared, gain),
+        drops=find_drops(grid, compared, odds, noise.degrees > 0, band, scales),
         noise=noise.told,
         band=band,
+        epsilon=epsilon,
         compared=compared,
     )
 
 
-def find_missing(grid: Grid, compared: Compared, noise: Noise) -> tuple[Missing, ...]:
-    """What the design lacks for any path, by the key of the sweep file that would add it."""
-    found = []
-    full = sorted(set(compared.full.values()))
-    lengths = sorted(set(compared.runs["length"]) | set(full))
-    named = " or ".join(map(str, full))
-    has_full = grid.counts[:, 0].sum(axis=1) > 0
-    without = [grid.models[at] for at in np.flatnonzero(~has_full)]
-    if without:
-        because = f"no run of {', '.join(without)} at the full length ({named}), the reference"
-        found.append(Missing(compared.length, because))
-    if len(grid.lengths) < LEAST_LEVELS:
-        told = ", ".join(map(str, lengths))
-        because = f"only {told}; needed: the full length and two shorter ones"
-        found.append(Missing(compared.length, because))
-    if len(grid.models) < LEAST_LEVELS:
-        because = f"only {', '.join(grid.models)}; needed: {LEAST_LEVELS} sizes"
-        found.append(Missing("model", because))
-    levels = (grid.counts[:, 0] > 0).sum(axis=1)
-    if has_full.any() and levels[has_full].min() < LEAST_LEVELS:
-        least = grid.models[int(np.flatnonzero(has_full)[levels[has_full].argmin()])]
-        count = int(levels[has_full].min())
-        because = f"{least} has {count} at full length; needed: {LEAST_LEVELS}, to read m off them"
-        found.append(Missing("samples", because))
-    if noise.degrees == 0:
-        because = "no cell has two, so that their noise is unknown; or name it with --seed-sd"
-        found.append(Missing("seeds", because))
-    return tuple(found)
+@dataclass(frozen=True)
+class Followed:
+    """A path's numbers on one scale."""
+
+    slopes: pd.DataFrame
+    tolerated: pd.DataFrame
+    exponent: dict[str, object]
 
 
-def tabulate(
-    grid: Grid, compared: Compared, runs: pd.DataFrame, values: Floats, signs: Signs
-) -> pd.DataFrame:
-    """m of every shorter cell, with interval, bound, seeds and mean of the measure."""
-    means = runs["value"].groupby(grid.cell).mean()
-    rows = []
-    for at in zip(*np.nonzero(grid.counts), strict=True):
-        size, length, sample = (int(index) for index in at)
-        if length == 0 or np.isnan(values[(0, *at)]):
-            continue
-        sides, draws = signs[(slice(1, None), *at)], np.exp(values[(slice(1, None), *at)])
-        ends = np.sort(np.where(sides > 0, np.inf, np.where(sides < 0, 0.0, draws)))
-        last = len(ends) - 1
-        rows.append(
-            {
-                "model": grid.models[size],
-                compared.size: float(np.exp(grid.log_size[size])),
-                compared.length: grid.lengths[length],
-                "samples": round(float(np.exp(grid.log_samples[sample]))),
-                "m": float(np.exp(values[(0, *at)])),
-                "bound": {1: ">", -1: "<", 0: ""}[int(signs[(0, *at)])],
-                "low": float(ends[round((1 - LEVEL) / 2 * last)]),
-                "high": float(ends[round((1 + LEVEL) / 2 * last)]),
-                "seeds": int(grid.counts[at]),
-                compared.measure: float(means[np.ravel_multi_index(at, grid.counts.shape)]),
-            }
-        )
-    names = ["model", compared.size, compared.length, "samples", "m", "bound", "low", "high"]
-    return pd.DataFrame(rows, columns=[*names, "seeds", compared.measure])
+def follow(grid: Grid, way: Way, odds: Floats, scale: str, epsilon: float) -> Followed:
+    """Slopes of m, tolerated lengths and their exponent along a path; odds (B, I, J, K)."""
+    values, signs = multipliers(grid.log_samples, SCALES[scale](odds), grid.counts, 0)
+    at, sides = along(grid.log_samples, values, signs, way.targets)
+    tokens, ends = find_tolerated(grid.log_lengths, grid.log_full, at, sides, epsilon)
+    named: dict[str, object] = {"path": way.path, "scale": scale}
+    return Followed(
+        path_slopes(grid, at, sides).assign(path=way.path, scale=scale),
+        tabulate_tolerated(way.path, grid, way.targets, tokens, ends),
+        named | find_exponent(grid.log_size, tokens, ends),
+    )
+
+
+def find_ways(grid: Grid, costs: Costs, odds: Floats) -> list[Way]:
+    """All paths; odds (I, K) of the full length."""
+    flops = np.log(costs.fixed[:, :1] + costs.rate[:, :1] * np.exp(grid.log_samples))  # (I, K)
+    if np.isnan(flops).all():
+        because = ["has no known FLOPs"] * len(grid.models)
+        optimal = np.full(len(grid.models), np.nan)
+    else:
+        found, because = find_optimal(grid.log_size, flops, odds, grid.counts[:, 0])
+        share = (np.exp(found) - costs.fixed[:, 0]) / costs.rate[:, 0]
+        optimal = np.log(np.where(share > 0, share, np.nan))
+    ways = []
+    for path in PATHS:
+        targets = find_targets(path, grid, optimal)
+        missing: tuple[Missing, ...] = ()
+        if path == FIXED_RATIO:
+            missing = find_missing_ratio(grid, targets)
+        if path == COMPUTE_OPTIMAL:
+            missing = find_missing_optimal(grid, optimal, because)
+        ways.append(Way(path, targets, missing))
+    return ways
 
 
 def answer_path(
-    path: str, slopes: pd.DataFrame, band: float, missing: tuple[Missing, ...]
+    way: Way, slopes: pd.DataFrame, band: float, missing: tuple[Missing, ...]
 ) -> Answer:
-    pooled = slopes[(slopes["path"] == path) & (slopes["length"] == POOLED)]
-    if path == FIXED_RATIO and not missing and not pooled["values"].any():
-        because = "no D/N is shared by two sizes; samples must span more than the sizes do"
-        missing = (Missing("samples", because),)
+    pooled = slopes[(slopes["path"] == way.path) & (slopes["length"] == POOLED)]
+    lacks = missing or way.missing
     if pooled.empty:
-        return Answer(path, UNDETERMINED, np.nan, np.nan, np.nan, False, missing)
-    # What is left of the scale is interpolation's doing, and no resampling shows it.
-    spread = float(pooled["slope"].max() - pooled["slope"].min())
-    ends = np.stack([pooled["low"] - spread, pooled["high"] + spread], axis=1)
-    told = [decide(float(low), float(high), band) for low, high in ends]
-    answer = UNDETERMINED if missing else told[0]
+        return Answer(way.path, UNDETERMINED, np.nan, np.nan, np.nan, False, lacks)
+    ends = widen(pooled["slope"], pooled)
+    told, agrees = agree(ends, band)
     slope, low, high = float(pooled["slope"].iloc[0]), float(ends[0, 0]), float(ends[0, 1])
-    return Answer(path, answer, slope, low, high, len(set(told)) == 1, missing)
+    return Answer(way.path, UNDETERMINED if lacks else told, slope, low, high, agrees, lacks)
 
 
-def decide(low: float, high: float, band: float) -> str:
-    """yes below 0, no above 0 or within the band; an interval that is unknown decides nothing."""
-    if high < 0:
-        return YES
-    return NO if low > 0 or (low >= -band and high <= band) else UNDETERMINED
+def widen(values: pd.Series, rows: pd.DataFrame) -> Floats:
+    """Each scale's interval, (scales, 2), and what scales differ by on both sides.
+
+    What is left of the scale is interpolation's doing, and no resampling shows it.
+    """
+    spread = float(values.max() - values.min())
+    return np.stack([rows["low"] - spread, rows["high"] + spread], axis=1)
+
+
+def answer_exponents(
+    nu: pd.DataFrame, ways: Sequence[Way], band: float, missing: tuple[Missing, ...]
+) -> pd.DataFrame:
+    """nu with its intervals widened as the slopes' are, and each path's `answer` and `agrees`."""
+    told = []
+    for way in ways:
+        rows = nu[nu["path"] == way.path]
+        ends = widen(rows["nu"], rows)
+        answer, agrees = agree(-ends[:, ::-1], band)
+        answer = UNDETERMINED if missing or way.missing else answer
+        told.append(rows.assign(low=ends[:, 0], high=ends[:, 1], answer=answer, agrees=agrees))
+    return pd.concat(told).sort_index()
+
+
+def find_answer(answers: Sequence[Answer]) -> str:
+    """That of all paths that the design can follow, where they agree."""
+    told = {item.answer for item in answers if not item.missing}
+    return told.pop() if len(told) == 1 else UNDETERMINED
+
+
+def is_robust(answer: str, answers: Sequence[Answer], nu: pd.DataFrame) -> bool:
+    """Whether every path has the answer, on every scale, and no exponent of T_e another."""
+    everywhere = all(item.answer == answer and item.agrees for item in answers)
+    return answer != UNDETERMINED and everywhere and set(nu["answer"]) <= {answer, UNDETERMINED}
+
+
+def find_drops(
+    grid: Grid,
+    compared: Compared,
+    odds: Floats,
+    is_noise_known: bool,
+    band: float,
+    scales: Sequence[str],
+) -> pd.DataFrame:
+    """d of the drop at every sample count, from draws of the cells' logits, (B, I, J, K)."""
+    found = []
+    for at, samples in enumerate(np.exp(grid.log_samples)):
+        size, length = np.nonzero(grid.counts[:, :, at])
+        full = np.array([compared.full[grid.models[index]] for index in size], float)
+        tokens = np.where(length == 0, full, np.array(grid.lengths, float)[length])
+        cells = Cells(np.array(grid.models)[size], np.exp(grid.log_size[size]), tokens, full)
+        own = odds[:, size, length, at]
+        errors = own[1:] - own[0] if is_noise_known else None
+        rows = describe(cells, own[0], errors, band, len(odds) - 1, scales)
+        rows.insert(0, "samples", round(float(samples)))
+        found.append(rows)
+    return pd.concat(found, ignore_index=True)
 
 
 def print_verdicts(console: Console, tables: dict[str, pd.DataFrame]) -> None:
@@ -194,41 +235,63 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m clipa_scaling.inverse", description="Does a larger model need fewer tokens?"
     )
-    parser.add_argument("results", type=Path, help="a folder of tables, such as results/NAME")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("results", type=Path, nargs="?", help="a folder, such as results/NAME")
+    source.add_argument("--published", choices=TABLES, help="a table of the papers")
     parser.add_argument("--measure", help="by default the study's main one")
     parser.add_argument("--set", help="by default the first with the measure")
     parser.add_argument("--stage", help="by default the last finetunes, else pretrain and decay")
     parser.add_argument("--length", choices=LENGTHS, default=LENGTHS[0])
     parser.add_argument("--size", choices=SIZES, default=SIZES[0], help="what N counts")
     parser.add_argument("--full", type=int, help="the reference's tokens, by default the most")
+    parser.add_argument("--epsilon", type=float, default=EPSILON, help="m may be 1 more than this")
     parser.add_argument("--band", type=float, default=BAND, help="slopes that count as none")
     parser.add_argument("--seed-sd", type=float, help="noise of seeds, a fraction of 1")
     parser.add_argument("--draws", type=int, default=DRAWS)
     return parser.parse_args(arguments)
 
 
+def read_study(given: argparse.Namespace) -> list[Compared]:
+    return find_compared(
+        load_tables(given.results),
+        measure=given.measure,
+        eval_set=given.set,
+        stage=given.stage,
+        length=given.length,
+        size=given.size,
+        full=given.full,
+    )
+
+
+def read_published(given: argparse.Namespace) -> list[Compared]:
+    cells = read_cells()
+    chosen = (cells["table"] == given.published) & (cells["stage"] == (given.stage or STAGES[0]))
+    return compare_cells(cells[chosen], given.size)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where there are no tables, or none that can be compared."""
     given = read_arguments(arguments)
     try:
-        found = find_compared(
-            load_tables(given.results),
-            measure=given.measure,
-            eval_set=given.set,
-            stage=given.stage,
-            length=given.length,
-            size=given.size,
-            full=given.full,
-        )
+        found = read_published(given) if given.published else read_study(given)
     except (FileNotFoundError, TableError) as error:
         print(error, file=sys.stderr)
         return 1
     if not found:
         why = "no finished, annealed run has the measure at its end"
-        print(f"{given.results}: {why}; name another --measure, --set or --stage", file=sys.stderr)
+        print(
+            f"{given.results or given.published}: {why}; name another --measure, --set or --stage",
+            file=sys.stderr,
+        )
         return 1
     for compared in found:
-        verdict = judge(compared, seed_sd=given.seed_sd, band=given.band, draws=given.draws)
+        verdict = judge(
+            compared,
+            seed_sd=given.seed_sd,
+            band=given.band,
+            draws=given.draws,
+            epsilon=given.epsilon,
+        )
         print_verdict(Console(), verdict)
     return 0
 

@@ -244,25 +244,28 @@ def sum_pipelines(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     leaves = trained[~trained.index.isin(trained["parent"])].copy()
     leaves = leaves[~leaves["stage"].isin(schema.TRIAL_STAGES)]
     for name, column in PIPELINE_COSTS.items():
-        leaves[name] = [sum_ancestors(runs, str(run), column) for run in leaves.index]
+        leaves[name] = sum_ancestors(runs, leaves.index, column)
     return leaves.reset_index()
 
 
-def sum_ancestors(runs: pd.DataFrame, run: str, column: str) -> float:
-    """A cost of a run and all it starts from; NaN where an ancestor is not in the table.
+def sum_ancestors(runs: pd.DataFrame, wanted: Iterable[object], column: str) -> list[float]:
+    """A cost of each run and all it starts from; NaN where an ancestor is not in the table.
 
-    Of a decay run's parent counts the part before the branch.
+    runs: indexed by run. Of a decay run's parent counts the part before the branch.
     """
-    costs, samples = runs[column].astype(float), runs["samples"].astype(float)
-    parents = runs["parent"].astype("string").fillna("")
-    leaves = samples - runs["decay_samples"].astype(float)
-    total, share = 0.0, 1.0
-    while run:
-        if run not in runs.index:
-            return math.nan
-        total += share * float(costs[run])
-        parent = str(parents[run])
-        is_branch = runs.at[run, "kind"] == "decay" and parent in runs.index
-        share = float(leaves[run] / samples[parent]) if is_branch else 1.0
-        run = parent
-    return total
+    costs = runs[column].astype(float).to_dict()
+    samples = runs["samples"].astype(float).to_dict()
+    leaves = (runs["samples"].astype(float) - runs["decay_samples"].astype(float)).to_dict()
+    parents = runs["parent"].astype("string").fillna("").to_dict()
+    decays = set(runs.index[(runs["kind"] == "decay").fillna(False)])
+    found = []
+    for leaf in wanted:
+        run, total, share = str(leaf), 0.0, 1.0
+        while run and run in costs:
+            total += share * costs[run]
+            parent = str(parents[run])
+            is_branch = run in decays and parent in costs
+            share = leaves[run] / samples[parent] if is_branch else 1.0
+            run = parent
+        found.append(math.nan if run else total)
+    return found

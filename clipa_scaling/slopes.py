@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from clipa_scaling.answers import interval
 from clipa_scaling.censored import LEAST_EXACT, fit_slopes
 from clipa_scaling.compared import Compared
 from clipa_scaling.multiplier import Floats, Signs
 
-LEVEL = 0.95
-FIXED_D, FIXED_RATIO = "fixed D", "fixed D/N"
+FIXED_D, FIXED_RATIO, COMPUTE_OPTIMAL = "fixed D", "fixed D/N", "compute-optimal"
+PATHS = (FIXED_D, FIXED_RATIO, COMPUTE_OPTIMAL)
 POOLED = 0  # in place of a length
 
 
@@ -26,6 +27,12 @@ class Grid:
     log_samples: Floats  # (K,)
     counts: Floats  # (I, J, K) runs
     cell: pd.Series  # of each run, its flat index
+    log_full: Floats  # (I,) of the reference's tokens
+
+    @property
+    def log_lengths(self) -> Floats:
+        """(J,); the reference's is NaN, since sizes may differ in it: see log_full."""
+        return np.log([np.nan, *self.lengths[1:]])
 
 
 def make_grid(runs: pd.DataFrame, compared: Compared) -> Grid:
@@ -48,6 +55,7 @@ def make_grid(runs: pd.DataFrame, compared: Compared) -> Grid:
         np.log(np.array(samples, float)),
         counts,
         pd.Series(cell, index=runs.index),
+        np.log([float(compared.full[model]) for model in sizes.index]),
     )
 
 
@@ -59,11 +67,15 @@ def average(grid: Grid, runs: Floats) -> Floats:
     return np.asarray((runs @ weights).reshape(-1, *grid.counts.shape) / counts)
 
 
-def find_targets(path: str, grid: Grid) -> Floats:
+def find_targets(path: str, grid: Grid, log_optimal: Floats | None = None) -> Floats:
     """The logarithms of the samples that are compared over sizes: (G, I), a row each.
 
-    Of a fixed D/N there are as many, evenly spaced, as two sizes or more share.
+    Of a fixed D/N there are as many, evenly spaced, as two sizes or more share. log_optimal (I,),
+    the compute-optimal samples, NaN where unknown, is that path's single row.
     """
+    if path == COMPUTE_OPTIMAL:
+        assert log_optimal is not None, "find_optimal has them"
+        return log_optimal[None]
     if path == FIXED_D:
         return np.repeat(grid.log_samples[:, None], len(grid.models), axis=1)
     reach = [grid.log_samples[grid.counts[size].any(axis=0)] for size in range(len(grid.models))]
@@ -94,11 +106,17 @@ def path_slopes(grid: Grid, values: Floats, signs: Signs) -> pd.DataFrame:
     for tokens in y:
         fitted = fit_slopes(grid.log_size, y[tokens], sides[tokens], noise[tokens])
         low, high = interval(fitted[1:])
-        known, bounds = ~np.isnan(y[tokens][0]), sides[tokens][0] != 0
-        used = known & ((known & ~bounds).sum(axis=1, keepdims=True) >= LEAST_EXACT)
-        counts = {"values": int(used.sum()), "bounds": int((used & bounds).sum())}
+        values_used, bounds = count_used(y[tokens], sides[tokens])
+        counts = {"values": values_used, "bounds": bounds}
         found.append({"length": tokens, "slope": fitted[0], "low": low, "high": high, **counts})
     return pd.DataFrame(found, columns=["length", "slope", "low", "high", "values", "bounds"])
+
+
+def count_used(values: Floats, signs: Signs) -> tuple[int, int]:
+    """How many values of the study itself a slope rests on, and how many of them are bounds."""
+    known, bounds = ~np.isnan(values[0]), signs[0] != 0
+    used = known & ((known & ~bounds).sum(axis=1, keepdims=True) >= LEAST_EXACT)
+    return int(used.sum()), int((used & bounds).sum())
 
 
 def find_noise(values: Floats, signs: Signs) -> Floats:
@@ -116,11 +134,3 @@ def find_noise(values: Floats, signs: Signs) -> Floats:
     typical = np.sqrt((spans**2).sum(axis=1) / np.maximum(counts, 1))
     largest = typical[counts > 0].max(initial=1e-3)
     return np.asarray(np.maximum(np.where(counts > 0, typical, largest), 1e-3))
-
-
-def interval(draws: Floats) -> tuple[float, float]:
-    """The middle 95 % of the draws; NaN where more than a few have no value."""
-    if np.isnan(draws).mean() > (1 - LEVEL) / 2:
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -131,6 +131,7 @@ def make_study(
             point: Row = {
                 "model": model, "image_tokens": length, "image_reduction": "resize",
                 "image_params": params, "state": "done",
+                "flops_per_sample": flops_per_sample(model, length),
             }  # fmt: skip
             lr = BEST_LR
             if tuned:
@@ -150,19 +151,31 @@ def make_study(
                 if design.decay:
                     more = {"kind": "pretrain", "stage": "pretrain", "schedule": "constant"}
                     last: Row = {"samples": design.samples[-1], "run": trunk, "parent": ""}
-                    runs.append({**cell, **more, **last})
+                    runs.append(priced({**cell, **more, **last}, design.samples[-1]))
                     evals += [evaluation(trunk, count, 0.9 * v, design) for count, v in points]
                 for count, value in points:
                     kind = "decay" if design.decay else "pretrain"
                     run = f"{kind}-{model}-{length}-{seed}-{count}"
                     more = {"kind": kind, "stage": kind, "schedule": "wsd", "samples": count}
-                    runs.append({**cell, **more, "run": run, "parent": trunk * design.decay})
+                    own = count // 5 if design.decay else count
+                    more |= {"decay_samples": count // 5, "parent": trunk * design.decay}
+                    runs.append(priced({**cell, **more, "run": run}, own))
                     evals.append(evaluation(run, count, value, design))
     return {
         "runs": make_table(runs, schema.RUNS),
         "evals": make_table(evals, schema.EVALS),
         "curves": make_table([], schema.CURVES),
     }
+
+
+def flops_per_sample(model: str, length: int) -> float:
+    """Of one forward of both towers, 32 text tokens."""
+    return float(count_model(load_model(model), length, length, 32, 49408).flops_per_sample)
+
+
+def priced(row: Row, own: int) -> Row:
+    """The row with the FLOPs of the samples that it trains on itself."""
+    return row | {"train_flops": 3.0 * own * float(str(row["flops_per_sample"]))}
 
 
 def scan(

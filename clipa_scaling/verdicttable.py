@@ -1,0 +1,191 @@
+"""A verdict in the terminal: its tables, what it lacks, its answer and sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from clipa_scaling.schema import label
+from clipa_scaling.show import si
+from clipa_scaling.slopes import POOLED
+from clipa_scaling.verdict import Verdict, say
+
+NUMBERS = ["slope", "low", "high", "values", "bounds"]
+MISFIT = (
+    "lr was not tuned for every cell: a rate that fits some better than others can make a trend, "
+    "or hide one (docs/tuning.md)"
+)
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Multipliers, gains, slopes, tolerated lengths, the papers' drop, verdict and sentence."""
+    compared = verdict.compared
+    told = "".join(f", {name}={value}" for name, value in compared.settings.items())
+    where = f"{compared.measure} on {compared.eval_set}, stage {compared.stage}{told}"
+    console.print(
+        f"\nDoes a larger model need fewer {compared.length.replace('_', ' ')}? ({where})",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    tables = verdict.multipliers
+    reads_m = compared.runs["samples"].nunique() > 1
+    if reads_m and (tables["bound"] == "").any():
+        say_m = row_text("m", "low", "high", "bound", 2)
+        console.print(grid_table(verdict, tables, "m, times the samples", say_m))
+    if reads_m and tables["gain"].notna().any():
+        say_gain = row_text("gain", "gain_low", "gain_high", "gain_bound", 2)
+        title = "G, compute of the full length over that of this one, for the same accuracy"
+        console.print(grid_table(verdict, tables[tables["gain"].notna()], title, say_gain))
+        console.print(crossing_table(verdict))
+    if tables["drop"].notna().any():
+        say_drop = row_text("drop", "drop_low", "drop_high", "", 1)
+        title = "drop from the full length, points"
+        console.print(grid_table(verdict, tables[tables["drop"].notna()], title, say_drop))
+    if verdict.drops["delta"].notna().any():
+        console.print(drop_table(verdict.drops))
+    if verdict.slopes["low"].notna().any():
+        console.print(slope_table(verdict))
+    if reads_m and len(verdict.tolerated):
+        console.print(tolerated_table(verdict))
+    if verdict.nu["nu"].notna().any():
+        console.print(exponent_table(verdict))
+    for line in tell(verdict):
+        console.print(line, markup=False, highlight=False)
+
+
+def tell(verdict: Verdict) -> list[str]:
+    """What no table says: noise, warnings, each path's answer, what it lacks, and the sentence."""
+    lines = [verdict.noise]
+    if not all("lr" in names.split(" | ") for names in verdict.compared.runs["tuned"]):
+        lines.append(MISFIT)
+    exponents = dict(zip(verdict.nu["path"], verdict.nu["answer"], strict=True))
+    for item in verdict.answers:
+        told = f"{item.path}: {item.answer}"
+        known = item.path in exponents and not item.missing
+        lines.append(f"{told}; by the tolerated length: {exponents[item.path]}" if known else told)
+        lines += [f"  {lack.key}: {lack.because}" for lack in item.missing]
+    for because in dict.fromkeys(verdict.drops["because"]):
+        lines += [f"the drop's exponent: {because}"] if because else []
+    return [*lines, f"verdict: {verdict.answer}{', robust' * verdict.robust}", say(verdict)]
+
+
+def row_text(
+    value: str, low: str, high: str, bound: str, digits: int
+) -> Callable[[pd.Series], str]:
+    """How a row's number is shown: `1.52 [1.30, 1.75]`, or `> 1.25` where that is all known."""
+
+    def shown(row: pd.Series) -> str:
+        if bound and row[bound]:
+            return f"{row[bound]} {row[value]:.{digits}f}"
+        told = f"{row[value]:.{digits}f}"
+        if math.isnan(row[low]):
+            return told
+        return f"{told} [{row[low]:.{digits}f}, {row[high]:.{digits}f}]"
+
+    return shown
+
+
+def grid_table(
+    verdict: Verdict, rows: pd.DataFrame, title: str, shown: Callable[[pd.Series], str]
+) -> Table:
+    """A number with its 95 % interval: a row for each length and sample count, a column a model."""
+    length = verdict.compared.length
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column(label(length), justify="right")
+    table.add_column("D", justify="right")
+    told = rows.assign(shown=[shown(row) for _, row in rows.iterrows()])
+    models = list(dict.fromkeys(verdict.multipliers["model"]))
+    for model in models:
+        table.add_column(model, justify="right", no_wrap=True)
+    for tokens, own in sorted(told.groupby(length), reverse=True):
+        for count, row in own.groupby("samples"):
+            cells = dict(zip(row["model"], row["shown"], strict=True))
+            table.add_row(
+                f"{tokens}", si(float(str(count))), *(cells.get(name, "") for name in models)
+            )
+    return table
+
+
+def slope_table(verdict: Verdict) -> Table:
+    """d log m / d log N: a row for each path and length; of further scales the slope alone."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="d log m / d log N", title_justify="left")
+    slopes = verdict.slopes
+    first, *others = dict.fromkeys(slopes["scale"])
+    table.add_column("path", no_wrap=True)
+    for name in (label(verdict.compared.length), first, *others, "values", "bounds"):
+        table.add_column(name, justify="right", no_wrap=name == first)
+    known = slopes[slopes["slope"].notna()]
+    for (path, tokens), rows in known.groupby(["path", "length"], sort=False):
+        slope, low, high, values, bounds = rows.iloc[0][NUMBERS]
+        shown = "-" if math.isnan(low) else f"{slope:.3f} [{low:.3f}, {high:.3f}]"
+        more = [f"{value:.3f}" for value in rows["slope"][1:].to_numpy(float)]
+        name = "pooled" if tokens == POOLED else str(tokens)
+        table.add_row(str(path), name, shown, *more, f"{values}", f"{bounds}")
+    return table
+
+
+def tolerated_table(verdict: Verdict) -> Table:
+    """T_e with its 95 % interval: a row for each path and model, a column for each sample count."""
+    title = f"T, the fewest tokens at which m stays within {1 + verdict.epsilon:g}"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for name in ("path", "model"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("D: tokens")
+    shown = row_text("tokens", "low", "high", "bound", 0)
+    for (path, model), rows in verdict.tolerated.groupby(["path", "model"], sort=False):
+        told = ", ".join(f"{si(row['samples'])}: {shown(row)}" for _, row in rows.iterrows())
+        table.add_row(str(path), str(model), told)
+    return table
+
+
+def exponent_table(verdict: Verdict) -> Table:
+    """nu: a row for each path; of further scales the exponent alone."""
+    title = "nu = -d log T / d log N"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    first, *others = dict.fromkeys(verdict.nu["scale"])
+    table.add_column("path", no_wrap=True)
+    for name in (first, *others, "values", "bounds"):
+        table.add_column(name, justify="right", no_wrap=name == first)
+    for path, rows in verdict.nu[verdict.nu["nu"].notna()].groupby("path", sort=False):
+        nu, low, high = rows.iloc[0][["nu", "low", "high"]]
+        shown = "-" if math.isnan(low) else f"{nu:.3f} [{low:.3f}, {high:.3f}]"
+        more = [f"{value:.3f}" for value in rows["nu"][1:].to_numpy(float)]
+        counts = [f"{rows.iloc[0][name]}" for name in ("values", "bounds")]
+        table.add_row(str(path), shown, *more, *counts)
+    return table
+
+
+def crossing_table(verdict: Verdict) -> Table:
+    """Where G crosses 1: a row for each length and sample count."""
+    length, size = verdict.compared.length, verdict.compared.size
+    title = f"where G crosses 1, in N = {size}"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for name in (label(length), "D", "N"):
+        table.add_column(name, justify="right")
+    table.add_column("it pays for")
+    for _, row in verdict.crossings.iterrows():
+        told = str(row["because"]) or f"{row['bound']} {si(row[size])}".strip()
+        ends = [si(end) if 0 < end < math.inf else "" for end in (row["low"], row["high"])]
+        told += f" [{' … '.join(ends)}]" if any(ends) else ""
+        table.add_row(f"{row[length]}", si(row["samples"]), told, str(row["pays"]))
+    return table
+
+
+def drop_table(drops: pd.DataFrame) -> Table:
+    """d of the drop: a row for each sample count, a column for each scale."""
+    title = "exponent of N in the drop: above 0 it shrinks with size (a description, no evidence)"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("D", justify="right")
+    scales = list(dict.fromkeys(drops["scale"]))
+    for name in (*scales, "on all scales"):
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = row_text("delta", "low", "high", "", 2)
+    for samples, rows in drops.groupby("samples"):
+        told = ["-" if math.isnan(row["delta"]) else shown(row) for _, row in rows.iterrows()]
+        alike = str(rows.iloc[0]["answer"]) if rows["robust"].all() else "not robust"
+        table.add_row(si(float(str(samples))), *told, alike)
+    return table

@@ -51,6 +51,7 @@ notebooks: install  ## execute the notebooks in place
 bench: install  ## claims of speed, each measured: minutes, on a machine with nothing else to do
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/scenes.py
+	$(BIN)/python bench/fit.py
 	$(BIN)/python bench/slurm.py
 
 slurm: install  ## start a Slurm of two nodes on this machine, to try things on (root; ACCOUNTING=1 adds sacct)

@@ -125,7 +125,11 @@ def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
 
 
 def choose_evals(
-    evals: pd.DataFrame, runs: pd.DataFrame, measure: str, eval_set: str | None
+    evals: pd.DataFrame,
+    runs: pd.DataFrame,
+    measure: str,
+    eval_set: str | None,
+    is_fraction: bool = True,
 ) -> pd.DataFrame:
     """One value a run and sample count: one set, protocol and size, the run's own first."""
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
@@ -139,14 +143,14 @@ def choose_evals(
     chosen = chosen[chosen["set"] == eval_set]
     chosen = take_one_way(mark_named(chosen, runs))
     check_one_benchmark(chosen)
-    if not chosen["value"].between(0, 1).all():
+    if is_fraction and not chosen["value"].between(0, 1).all():
         raise TableError(
             f"evals: measure={measure} is no fraction in [0, 1]; allowed: accuracy, or recalls "
             "such as text_to_image_r1"
         )
     chosen = chosen.sort_values("by", na_position="first", kind="stable")
     chosen = chosen.drop_duplicates(["run", "samples"])
-    return chosen[["run", "samples", "set", "value", "n"]]
+    return chosen[["run", "samples", "set", "value", "n", "protocol", "evaluator"]]
 
 
 def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:

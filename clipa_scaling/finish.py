@@ -133,6 +133,7 @@ def finish(
     console.print(f"Tables: {where}/{{{','.join(tables)}}}.csv", soft_wrap=True)
     for path in paths:
         console.print(f"Figure: {escape(shown(path))}", soft_wrap=True)
+    console.print(f"On one page: python -m clipa_scaling.report {where}", soft_wrap=True)
     if ended is None:
         return print_ended_badly(console, plan, runs)
     for line in ended:

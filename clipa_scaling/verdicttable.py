@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -23,7 +23,7 @@ MISFIT = (
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
-    """Multipliers, gains, slopes, tolerated lengths, the papers' drop, verdict and sentence."""
+    """Its tables, then what they do not say, the verdict and its sentence."""
     compared = verdict.compared
     told = "".join(f", {name}={value}" for name, value in compared.settings.items())
     where = f"{compared.measure} on {compared.eval_set}, stage {compared.stage}{told}"
@@ -31,46 +31,57 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         f"\nDoes a larger model need fewer {compared.length.replace('_', ' ')}? ({where})",
         markup=False, highlight=False,
     )  # fmt: skip
-    tables = verdict.multipliers
-    reads_m = compared.runs["samples"].nunique() > 1
-    if reads_m and (tables["bound"] == "").any():
-        say_m = row_text("m", "low", "high", "bound", 2)
-        console.print(grid_table(verdict, tables, "m, times the samples", say_m))
-    if reads_m and tables["gain"].notna().any():
-        say_gain = row_text("gain", "gain_low", "gain_high", "gain_bound", 2)
-        title = "G, compute of the full length over that of this one, for the same accuracy"
-        console.print(grid_table(verdict, tables[tables["gain"].notna()], title, say_gain))
-        console.print(crossing_table(verdict))
-    if tables["drop"].notna().any():
-        say_drop = row_text("drop", "drop_low", "drop_high", "", 1)
-        title = "drop from the full length, points"
-        console.print(grid_table(verdict, tables[tables["drop"].notna()], title, say_drop))
-    if verdict.drops["delta"].notna().any():
-        console.print(drop_table(verdict.drops))
-    if verdict.slopes["low"].notna().any():
-        console.print(slope_table(verdict))
-    if reads_m and len(verdict.tolerated):
-        console.print(tolerated_table(verdict))
-    if verdict.nu["nu"].notna().any():
-        console.print(exponent_table(verdict))
+    for table in list_tables(verdict):
+        console.print(table)
     for line in tell(verdict):
         console.print(line, markup=False, highlight=False)
 
 
+def list_tables(verdict: Verdict) -> Iterator[Table]:
+    """Multipliers, gains, the papers' drop, slopes and tolerated lengths, those that are known."""
+    rows = verdict.multipliers
+    reads_m = verdict.compared.runs["samples"].nunique() > 1
+    if reads_m and (rows["bound"] == "").any():
+        say_m = row_text("m", "low", "high", "bound", 2)
+        yield grid_table(verdict, rows, "m, times the samples", say_m)
+    if reads_m and rows["gain"].notna().any():
+        say_gain = row_text("gain", "gain_low", "gain_high", "gain_bound", 2)
+        title = "G, compute of the full length over that of this one, for the same accuracy"
+        yield grid_table(verdict, rows[rows["gain"].notna()], title, say_gain)
+        yield crossing_table(verdict)
+    if rows["drop"].notna().any():
+        say_drop = row_text("drop", "drop_low", "drop_high", "", 1)
+        title = "drop from the full length, points"
+        yield grid_table(verdict, rows[rows["drop"].notna()], title, say_drop)
+    if verdict.drops["delta"].notna().any():
+        yield drop_table(verdict.drops)
+    if verdict.slopes["low"].notna().any():
+        yield slope_table(verdict)
+    if reads_m and len(verdict.tolerated):
+        yield tolerated_table(verdict)
+    if verdict.nu["nu"].notna().any():
+        yield exponent_table(verdict)
+
+
 def tell(verdict: Verdict) -> list[str]:
-    """What no table says: noise, warnings, each path's answer, what it lacks, and the sentence."""
-    lines = [verdict.noise]
-    if not all("lr" in names.split(" | ") for names in verdict.compared.runs["tuned"]):
-        lines.append(MISFIT)
+    """What no table says: conditions, each path's answer, what it lacks, and the sentence."""
+    lines = tell_conditions(verdict)
     exponents = dict(zip(verdict.nu["path"], verdict.nu["answer"], strict=True))
     for item in verdict.answers:
         told = f"{item.path}: {item.answer}"
         known = item.path in exponents and not item.missing
         lines.append(f"{told}; by the tolerated length: {exponents[item.path]}" if known else told)
         lines += [f"  {lack.key}: {lack.because}" for lack in item.missing]
-    for because in dict.fromkeys(verdict.drops["because"]):
-        lines += [f"the drop's exponent: {because}"] if because else []
     return [*lines, f"verdict: {verdict.answer}{', robust' * verdict.robust}", say(verdict)]
+
+
+def tell_conditions(verdict: Verdict) -> list[str]:
+    """Under which a verdict's numbers stand: noise, rates that were not tuned, drops not fitted."""
+    lines = [verdict.noise]
+    if not all("lr" in names.split(" | ") for names in verdict.compared.runs["tuned"]):
+        lines.append(MISFIT)
+    lacks = dict.fromkeys(verdict.drops["because"])
+    return lines + [f"the drop's exponent: {because}" for because in lacks if because]
 
 
 def row_text(

@@ -78,26 +78,26 @@ def test_resize_and_finetune_is_the_inverse_law_on_every_scale(table: pd.DataFra
 def test_masks_and_shorter_texts_are_not_robust(table: pd.DataFrame) -> None:
     for name, reductions in {
         "v1 Table 11": ("random", "grid", "block"),
-        "v1 Table 12": ("truncation", "random", "block", "syntax"),
+        "v1 Table 12": ("truncate", "random", "block", "syntax"),
     }.items():
         for reduction in reductions:
             for size in ("image_params", "total_params"):
                 assert not chosen(table, name, reduction, size)["robust"].any()
-    assert number(chosen(table, "v1 Table 12", "truncation"), "-log error", "high") < 0
+    assert number(chosen(table, "v1 Table 12", "truncate"), "-log error", "high") < 0
     assert not chosen(table, "v1 Table 11", "resize", stage="pretrain")["robust"].any()
 
 
 def test_finetunes_of_masked_pictures_are_robust_whatever_they_drop_from(
     monkeypatch: pytest.MonkeyPatch, table: pd.DataFrame
 ) -> None:
-    """v2 Fig 2 prints drops alone; what they are from is assumed, and matters little."""
-    assert chosen(table, "v2 Fig 2", "random")["robust"].all()
+    """v2 Figure 2 prints drops alone; what they are from is assumed, and matters little."""
+    assert chosen(table, "v2 Figure 2", "random")["robust"].all()
     for shift in (-0.05, 0.05):
         moved = {model: value + shift for model, value in papertables.ASSUMED.items()}
         monkeypatch.setattr(papertables, "ASSUMED", moved)
-        rows = chosen(describe_published(tables=["v2 Fig 2"]), "v2 Fig 2", "random")
+        rows = chosen(describe_published(tables=["v2 Figure 2"]), "v2 Figure 2", "random")
         assert rows["robust"].all()
-        own = chosen(table, "v2 Fig 2", "random")
+        own = chosen(table, "v2 Figure 2", "random")
         assert number(rows, "accuracy", "delta") == number(own, "accuracy", "delta")
 
 
@@ -127,7 +127,7 @@ def test_drops_are_those_that_the_papers_print() -> None:
         [6.2, 4.3, 3.0], abs=1e-3
     )
     text = cells[(cells["table"] == "v1 Table 12") & (cells["stage"] == "finetune")]
-    [truncated] = compare_cells(text[text["reduction"] == "truncation"])
+    [truncated] = compare_cells(text[text["reduction"] == "truncate"])
     shown = judge(truncated, draws=10, scales=("logit",)).multipliers
     assert shown[shown["text_tokens"] == 4]["drop"].to_list() == pytest.approx(
         [5.7, 5.2, 5.3], abs=1e-3
@@ -146,7 +146,7 @@ def test_the_verdict_on_a_table_says_what_it_lacks_and_shows_the_papers_exponent
 
 
 def test_a_folder_without_tables_and_an_unknown_count_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TableError, match="no published tables"):
+    with pytest.raises(TableError, match="no such table; it comes with a clone"):
         read_cells(tmp_path)
     with pytest.raises(TableError, match="size=text_params is not printed"):
         compare_cells(read_cells(), "text_params")

@@ -1,30 +1,16 @@
-"""Tables -> one matplotlib Figure per function; nothing is fitted here.
-
-python -m clipa_scaling.figures RESULTS_DIR… draws the figures of committed tables again.
-"""
+"""The figures of one study's tables: accuracy against lengths, compute and samples."""
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    EngFormatter,
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    ScalarFormatter,
-)
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from clipa_scaling.cells import (
     MAIN_MEASURES,
@@ -33,14 +19,20 @@ from clipa_scaling.cells import (
     name_lines,
     summarise_cells,
 )
-from clipa_scaling.collect import load_tables
 from clipa_scaling.exclusions import tell_left_out
+from clipa_scaling.figures.style import (
+    accuracy_axis,
+    colour,
+    log_axis,
+    marker,
+    save_figure,
+    tidy,
+    token_axis,
+)
 from clipa_scaling.pipelines import sum_pipelines
 from clipa_scaling.published import has_earlier, load_earlier
-from clipa_scaling.schema import TableError, label
+from clipa_scaling.schema import label
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
-MARKERS = "osD^v"
 LONGEST_LINE = 120  # of a title
 MOST_INSIDE = 6  # lines of a legend that leaves room for the data
 
@@ -58,12 +50,8 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
         for axes, x in ((left, "image_tokens"), (right, "train_flops")):
             draw_line(axes, line.sort_values("image_tokens"), x, name, index)
         name_points(right, line)
-    token_axis(left, cells)
-    right.set_xscale("log")
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    right.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    right.xaxis.set_minor_locator(NullLocator())
-    right.set_xlabel(f"{label('train_flops')} (points: {label('image_tokens').lower()})")
+    token_axis(left, cells["image_tokens"])
+    log_axis(right, f"{label('train_flops')} (points: {label('image_tokens').lower()})")
     accuracy_axis(left, MAIN_MEASURES[main_measure(tables)])
     if len(left.get_legend_handles_labels()[1]) > MOST_INSIDE:
         figure.set_figwidth(13.5)
@@ -121,8 +109,8 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         axes.plot(
             rows["pipeline_flops"].astype(float),
             rows["accuracy"].astype(float),
-            MARKERS[index % len(MARKERS)],
-            color=COLOURS[index % len(COLOURS)],
+            marker(index),
+            color=colour(index),
             label=str(name),
         )
     if len(done) and comparable.all():
@@ -148,8 +136,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
             )
     axes.set_xlabel(f"{label('train_flops')} of the whole pipeline")
     accuracy_axis(axes, label("accuracy"))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
+    tidy(axes)
     axes.legend(title=label("model"), frameon=False)
     figure.suptitle(f"{title}\n{note}{left_out(tables)}", fontsize=10)
     return figure
@@ -188,15 +175,14 @@ def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> 
         line["mean"].astype(float),
         yerr=None if error.isna().all() else error,
         label=name,
-        color=COLOURS[index % len(COLOURS)],
-        marker=MARKERS[index % len(MARKERS)],
+        color=colour(index),
+        marker=marker(index),
         markersize=5,
         linewidth=1.5,
         elinewidth=0.9,
         capsize=2.5,
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
+    tidy(axes)
     return container
 
 
@@ -212,31 +198,6 @@ def name_points(axes: Axes, line: pd.DataFrame) -> None:
             fontsize=7,
             color="0.35",
         )
-
-
-def accuracy_axis(axes: Axes, name: str) -> None:
-    """A fraction in the tables is percent on an axis, with as many decimals as its ticks need."""
-    axes.set_ylabel(name)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g}"))
-    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], min_n_ticks=3))
-
-
-def token_axis(axes: Axes, cells: pd.DataFrame) -> None:
-    """A log axis whose ticks are the token counts of the sweep, and nothing else."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(cells["image_tokens"].astype(float).unique())))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(label("image_tokens"))
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with matplotlib.rc_context({"svg.hashsalt": "clipa_scaling"}):
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-    os.replace(temporary, path)
 
 
 def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> list[Path]:
@@ -256,24 +217,5 @@ def save_figures(tables: dict[str, pd.DataFrame], name: str, folder: Path) -> li
         drawn["cost_against_earlier"] = cost_against_earlier(tables, title)
     paths = []
     for stem, figure in drawn.items():
-        paths.append(folder / f"{stem}.png")
-        save_figure(figure, paths[-1])
+        paths.append(save_figure(figure, folder / stem))
     return paths
-
-
-def main(folders: list[str]) -> int:
-    """0, or 1 at the first folder without tables."""
-    for name in folders:
-        folder = Path(name)
-        try:
-            paths = save_figures(load_tables(folder), folder.resolve().name, folder / "figures")
-        except (FileNotFoundError, TableError) as error:
-            print(error, file=sys.stderr)
-            return 1
-        for path in paths:
-            print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,291 @@
+"""Predictions of runs that a fit has not seen: the largest N, D and compute, the shortest length.
+
+As in arXiv:2406.19146 and the extrapolation tasks of arXiv:2209.06640: a law is judged by what it
+says beyond its points, beside two baselines that know nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from clipa_scaling.bootstrap import bootstrap
+from clipa_scaling.fitted import centre
+from clipa_scaling.identify import SAME, count_levels
+from clipa_scaling.lawform import ROLES, Floats, Law, LawError
+from clipa_scaling.minimise import from_scale, slope_of, to_scale
+from clipa_scaling.points import LOSS
+from clipa_scaling.solve import Fit, Options, Points, fit
+
+NEAREST, OLS = "nearest run", "log-linear OLS"
+BASELINES = (NEAREST, OLS)
+AXES = ("N", "D", "T", "S")  # C follows from them
+LEAST_ROWS = 4  # left to fit on
+LEVEL = 0.95
+NAMES = ["split", "form", "held", "factor", "error", "bias", "drop_error", "covered", "status"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows held out, (n,), and how far they lie beyond the rest; why: why there are none."""
+
+    name: str
+    role: str
+    held: np.ndarray
+    factor: float
+    why: str = ""
+
+
+def find_splits(points: Points) -> list[Split]:
+    """What can be held out: the ends of every variable, and the largest size at short lengths.
+
+    The last is the claim itself: what will the largest model lose, whose full length is known.
+    """
+    found = [split_end(points, role, largest=True) for role in ("N", "D") if role in points.x]
+    if "C" in points.x:
+        found.append(split_compute(points))
+    for role in ("T", "S"):
+        if role in points.x:
+            found.append(split_end(points, role, largest=False))
+            found.append(split_claim(points, role))
+    return found
+
+
+def split_end(points: Points, role: str, largest: bool) -> Split:
+    values = points.x[role]
+    name = f"{'largest' if largest else 'shortest'} {role}"
+    if count_levels(values) < 2:
+        return refuse(points, name, role, f"{role} ({ROLES[role]}) does not vary")
+    logs = np.log(values if largest else 1 / values)
+    return cut(points, name, role, logs >= logs.max() - SAME)
+
+
+def split_compute(points: Points) -> Split:
+    """All above half the largest compute."""
+    values = points.x["C"]
+    if count_levels(values) < 2:
+        return refuse(points, "largest C", "C", "C (training FLOPs) does not vary")
+    return cut(points, "largest C", "C", values > values.max() / 2)
+
+
+def split_claim(points: Points, role: str) -> Split:
+    name = f"largest N at short {role}"
+    if "N" not in points.x or count_levels(points.x["N"]) < 2 or count_levels(points.x[role]) < 2:
+        return refuse(points, name, role, f"N and {role} do not both vary")
+    size, length = np.log(points.x["N"]), np.log(points.x[role])
+    short = length < length.max() - SAME
+    held = short & (size >= size.max() - SAME)
+    if not (short & ~held).any():
+        return refuse(points, name, role, "only the largest size has short lengths")
+    beyond = float(np.exp(size.max() - size[short & ~held].max()))
+    return replace(cut(points, name, "N", held), factor=beyond)
+
+
+def cut(points: Points, name: str, role: str, held: np.ndarray) -> Split:
+    if held.all() or (~held).sum() < LEAST_ROWS:
+        return refuse(points, name, role, f"fewer than {LEAST_ROWS} rows are left to fit on")
+    inside, outside = points.x[role][~held], points.x[role][held]
+    factor = max(outside.max() / inside.max(), inside.min() / outside.min(), 1.0)
+    return Split(name, role, held, float(factor))
+
+
+def refuse(points: Points, name: str, role: str, why: str) -> Split:
+    return Split(name, role, np.zeros(len(points), bool), float("nan"), why)
+
+
+def rollout(
+    points: Points,
+    laws: Sequence[Law],
+    options: Options | None = None,
+    *,
+    draws: int = 200,
+    loosened: bool = True,
+) -> pd.DataFrame:
+    """Every law and both baselines on every split, a row each.
+
+    Columns: `split`, `form`, `held` (rows), `factor` (held value over the nearest fitted one, at
+    least 1), `error` (mean absolute error of y), `bias` (mean of predicted less actual),
+    `drop_error` (as error, of what a row loses against the longest length of its size and samples),
+    `covered` (share of the held rows within their 95 % prediction interval), `status`, or why not.
+    loosened: the variable that is held out may have one level fewer than the law needs, two at
+    least, as with three sizes; such a fit is a guess, judged by its error alone. draws: 0 for no
+    `covered`.
+    """
+    options = options or Options()
+    rows = []
+    for split in find_splits(points):
+        head = {"split": split.name, "held": int(split.held.sum()), "factor": split.factor}
+        if split.why:
+            rows.append({**head, "form": "", "status": split.why})
+            continue
+        for law in laws:
+            form = loosen(law, split.role) if loosened else law
+            told = judge(points, split.held, form, options, draws)
+            rows.append({**head, "form": law.name, **told})
+        past, future = points.take(~split.held), points.take(split.held)
+        for name, predicted in predict_naively(past, future, options.scale).items():
+            told = {"status": "", **measure(predicted, points, split.held)}
+            rows.append({**head, "form": name, **told})
+    return pd.DataFrame(rows, columns=NAMES)
+
+
+def loosen(law: Law, role: str) -> Law:
+    levels = {**law.levels, role: max(2, law.least_levels(role) - 1)}
+    bind = law.bind
+    if bind is None:
+        return replace(law, levels=levels)
+    return replace(law, levels=levels, bind=lambda logs: replace(bind(logs), levels=levels))
+
+
+def judge(
+    points: Points, held: np.ndarray, law: Law, options: Options, draws: int
+) -> dict[str, object]:
+    future = points.take(held)
+    try:
+        found = fit(points.take(~held), law, options)
+    except LawError as error:
+        return {"status": str(error)}
+    if found.status.kind == "not identified":
+        return {"status": str(found.status)}
+    predicted = found.predict(future.x)
+    if not np.isfinite(predicted).all():
+        why = "no prediction: the form has a level for each size, and this one has none"
+        return {"status": why, "drop_error": judge_drops(found, points, held)}
+    told: dict[str, object] = {"status": found.status.kind, **measure(predicted, points, held)}
+    if draws:
+        told["covered"] = covered(found, future, draws)
+    return told
+
+
+def measure(predicted: Floats, points: Points, held: np.ndarray) -> dict[str, float]:
+    off = np.zeros(len(points))
+    off[held] = predicted - points.y[held]
+    told = {"error": float(np.abs(off[held]).mean()), "bias": float(off[held].mean())}
+    full = find_full(points)
+    dropped = held & (full >= 0)
+    if dropped.any():
+        told["drop_error"] = float(np.abs(off - off[full])[dropped].mean())
+    return told
+
+
+def judge_drops(found: Fit, points: Points, held: np.ndarray) -> float:
+    """The mean error of what held rows lose, for a form that knows all but the level of their size.
+
+    That level is taken from the size's longest length, as the papers' drops are.
+    """
+    form, full = found.form, find_full(points)
+    dropped = held & (full >= 0)
+    if form.bind is None or not form.on_scale or not dropped.any():
+        return float("nan")
+    logs = centre(points, form, found.log_means)
+    law = form.bound_to(logs)
+    theta = np.zeros(len(law.parameters))
+    theta[: len(form.parameters)] = found.theta[: len(form.parameters)]
+    shape = law.evaluate(theta[None], logs)[0][0]
+    scale = found.options.scale
+    predicted = from_scale(to_scale(points.y[full], scale) + shape - shape[full], scale)
+    return float(np.abs(predicted - points.y)[dropped].mean())
+
+
+def find_full(points: Points) -> np.ndarray:
+    """For each row one at the longest length of its size and samples, (n,); -1 where it is one.
+
+    The length is T where it varies, else S.
+    """
+    lengths = [role for role in ("T", "S") if role in points.x and count_levels(points.x[role]) > 1]
+    if not lengths:
+        return np.full(len(points), -1)
+    others = [role for role in AXES if role in points.x and role != lengths[0]]
+    logs = np.round(np.column_stack([np.log(points.x[role]) for role in others]), 6)
+    cell = np.unique(logs, axis=0, return_inverse=True)[1].ravel()
+    length = points.x[lengths[0]]
+    full = np.full(len(points), -1)
+    for at in range(cell.max() + 1):
+        rows = np.flatnonzero(cell == at)
+        longest = rows[length[rows].argmax()]
+        full[rows[length[rows] < length[longest]]] = longest
+    return full
+
+
+def covered(found: Fit, future: Points, draws: int) -> float:
+    low, high = predict_interval(found, future, draws)
+    return float(((future.y >= low) & (future.y <= high)).mean())
+
+
+def predict_interval(
+    found: Fit, future: Points, draws: int, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """The 95 % interval of new runs, two of (n,): that of the parameters, and the runs' own noise.
+
+    Infinite where more than a few draws have no value.
+    """
+    scale = found.options.scale
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        drawn = bootstrap(found, draws=draws, seed=seed)
+        z = to_scale(drawn.predict(future.x), scale)
+    rng = np.random.default_rng(seed)
+    scatter = drawn.scatter
+    sd = np.full((draws, 1), np.sqrt(scatter.shared + scatter.alone))
+    if scatter.degrees >= 1:  # itself estimated
+        sd = sd * np.sqrt(scatter.degrees / rng.chisquare(scatter.degrees, (draws, 1)))
+    z = z + sd / find_unit(found.points, future, scale) * rng.standard_normal(z.shape)
+    lost = ~np.isfinite(z).all(axis=1)
+    if lost.mean() > (1 - LEVEL) / 2:
+        return np.full(len(future), -np.inf), np.full(len(future), np.inf)
+    low, high = np.quantile(z[~lost], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return from_scale(low, scale), from_scale(high, scale)
+
+
+def find_unit(past: Points, future: Points, scale: str) -> Floats:
+    """The precision of new rows on the scale, over the typical one of those fitted."""
+    if past.noise is None or future.noise is None:
+        return np.ones(len(future))
+    here, there = (
+        1 / (points.noise * np.abs(slope_of(points.y, scale))) for points in (past, future)
+    )
+    return np.asarray(there / np.exp(np.log(here).mean()))
+
+
+def predict_naively(past: Points, future: Points, scale: str) -> dict[str, Floats]:
+    """The nearest fitted run's y, and a plane of the log (or other scale) of y over the logs of x.
+
+    Near is in logs over their spread, and ties are averaged. x: those of AXES that vary.
+    """
+    roles = [role for role in AXES if role in past.x and count_levels(past.x[role]) > 1]
+    here, there = design(past, roles), design(future, roles)
+    spread = np.vstack([here, there]).std(axis=0)
+    apart = (((there[:, None] - here) / spread) ** 2).sum(axis=2)
+    near = apart <= apart.min(axis=1, keepdims=True) + 1e-9
+    nearest = (near * past.y).sum(axis=1) / near.sum(axis=1)
+    z = to_scale(past.y, scale)
+    flat = np.column_stack([np.ones(len(here)), here])
+    plane = np.linalg.lstsq(flat, z, rcond=None)[0]
+    ahead = np.column_stack([np.ones(len(there)), there]) @ plane
+    return {NEAREST: nearest, OLS: from_scale(ahead, scale)}
+
+
+def design(points: Points, roles: Sequence[str]) -> Floats:
+    """(n, R) logs."""
+    return np.column_stack([np.log(points.x[role]) for role in roles])
+
+
+def tell_error(error: float, points: Points) -> str:
+    """`3.04 points`, or nats of a loss."""
+    if points.columns.get("y") == LOSS:
+        return f"{error:.4f} nats"
+    return "more than 100 points" if error > 1 else f"{100 * error:.2f} points"
+
+
+def errors_by_form(
+    rows: pd.DataFrame, forms: Sequence[str]
+) -> tuple[Mapping[str, float], list[str]]:
+    """The mean error of each form over the splits that all of them predict; and those splits."""
+    known = rows[rows["form"].isin(forms) & rows["error"].notna()]
+    counts = known.groupby("split", sort=False)["form"].nunique()
+    shared = [str(name) for name in counts.index[counts == len(forms)]]
+    of_shared = rows[rows["split"].isin(shared) & rows["error"].notna()]
+    means = of_shared.groupby("form")["error"].mean()
+    return {str(form): float(error) for form, error in means.items()}, shared

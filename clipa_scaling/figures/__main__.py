@@ -8,6 +8,7 @@ from pathlib import Path
 from clipa_scaling.collect import load_tables
 from clipa_scaling.figures.papers import save_papers
 from clipa_scaling.figures.study import save_figures
+from clipa_scaling.figures.verdict import save_verdicts
 from clipa_scaling.published import FOLDER
 from clipa_scaling.schema import TableError
 
@@ -16,7 +17,11 @@ def draw(folder: Path) -> list[Path]:
     """The figures of a study, or of the papers in results/published."""
     if folder.resolve() == FOLDER:
         return save_papers(folder / "figures")
-    return save_figures(load_tables(folder), folder.resolve().name, folder / "figures")
+    tables, figures = load_tables(folder), folder / "figures"
+    return [
+        *save_figures(tables, folder.resolve().name, figures),
+        *save_verdicts(tables, figures),
+    ]
 
 
 def main(folders: list[str]) -> int:

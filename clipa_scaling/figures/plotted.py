@@ -93,14 +93,28 @@ def read_collection(collection: Collection) -> Iterator[Row]:
         values: np.ndarray = np.ma.masked_invalid(np.ma.asarray(collection.get_array())).filled(
             np.nan
         )
+        columns, rows = read_ticks(collection.axes)
         for (x, y), value in zip(centres.reshape(-1, 2), values.reshape(-1), strict=True):
-            yield {"series": name, "x": x, "y": y, "value": value}
+            place = {"x": columns.get(float(x), x), "y": rows.get(float(y), y)}
+            yield {"series": name, **place, "value": value}
     elif isinstance(collection, PathCollection):
         for x, y in np.asarray(collection.get_offsets(), float):
             yield {"series": name, "x": x, "y": y}
     else:
         for path in collection.get_paths():
             yield from read_band(str(name), np.asarray(path.vertices, float))
+
+
+def read_ticks(axes: object) -> tuple[dict[float, str], dict[float, str]]:
+    """What stands at the places of both axes of a map, which has names instead of numbers."""
+    if not isinstance(axes, Axes):
+        return {}, {}
+    found = []
+    for axis in (axes.xaxis, axes.yaxis):
+        places = [float(place) for place in axis.get_majorticklocs()]
+        names = axis.get_major_formatter().format_ticks(places)
+        found.append(dict(zip(places, names, strict=True)))
+    return found[0], found[1]
 
 
 def read_band(name: str, outline: np.ndarray) -> Iterator[Row]:

@@ -42,8 +42,9 @@ LAYERS = (
     ("verdicttable", "analysis"),
     ("fittables",),
     ("inverse", "worlds", "fit", "cost_tables"),
-    ("launch",),
+    ("launch", "planned", "assumed"),
     ("recipe", "foresee"),
+    ("changes",),
     ("advise",),
     ("figures",),
     ("outcome", "page", "imports", "bundle", "tunetable"),
@@ -88,6 +89,7 @@ OWNERS: Mapping[str, tuple[str, ...]] = {
         "inverse",
         "advise",
         "recipe",
+        "foresee",
     ),
 }
 

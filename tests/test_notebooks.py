@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell
 
 # How many figures each shows.
 FIGURES = {
-    "1_image_tokens": 4,
+    "1_image_tokens": 5,
     "2_text_tokens": 1,
     "3_finetuning": 1,
     "4_cost": 2,

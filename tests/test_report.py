@@ -207,7 +207,7 @@ def test_the_published_results_have_a_page(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     assert report.main([str(ROOT / "results" / "published"), "--out", str(out)]) == 0
     found = Page(out.read_bytes())
-    assert b"http" not in out.read_bytes() and len(found.images) == len(PAPERS)
+    assert b"://" not in out.read_bytes() and len(found.images) == len(PAPERS)
     final = [
         row for row in found.tables["v1 Table 11"] if row[:3] == ["S/16", "finetune", "resize"]
     ]

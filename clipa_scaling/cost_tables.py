@@ -154,8 +154,9 @@ def show(value: object, form: str) -> str:
 
 
 def show_amount(value: object) -> str:
-    """Whole hours or dollars; two digits below one."""
-    return show(value, "{:.2g}" if not pd.isna(value) and float(str(value)) < 1 else "{:,.0f}")
+    """Whole hours or dollars; two digits of what rounds to none."""
+    told = show(value, "{:,.0f}")
+    return show(value, "{:.2g}") if told == "0" else told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

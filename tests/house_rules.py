@@ -43,7 +43,7 @@ LAYERS = (
     ("fittables",),
     ("inverse", "worlds", "fit", "cost_tables"),
     ("launch", "planned", "assumed"),
-    ("recipe", "foresee"),
+    ("recipe", "foresee", "layout"),
     ("changes",),
     ("advise",),
     ("figures",),

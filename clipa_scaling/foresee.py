@@ -26,7 +26,7 @@ from clipa_scaling.resample import estimate_noise, logits
 from clipa_scaling.slopes import Grid, average, make_grid
 from clipa_scaling.tolerated import find_tolerated
 
-WORLDS, DRAWS = 40, 200
+WORLDS, DRAWS = 20, 200
 ENDS, NU_ENDS = ("slope", "low", "high"), ("nu", "nu_low", "nu_high")
 ANSWERS = (YES, NO, UNDETERMINED)
 NUDGE = 0.25  # of a run's standard deviation: the step of the slope's derivative
@@ -111,7 +111,7 @@ def simulate(
     for world in range(worlds):
         values = draw_values(compared, truth, scatter, np.random.default_rng(world))
         made = replace(compared, runs=compared.runs.assign(value=values))
-        verdict = judge(made, seed_sd=seed_sd, draws=draws)
+        verdict = judge(made, seed_sd=seed_sd, draws=draws, with_drops=False)
         nu = verdict.nu.drop_duplicates("path").set_index("path")
         for item in verdict.answers:
             own = nu.loc[item.path]

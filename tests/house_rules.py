@@ -45,6 +45,8 @@ LAYERS = (
     ("launch", "planned", "assumed"),
     ("recipe", "foresee", "layout"),
     ("changes",),
+    ("outlook",),
+    ("advicetable",),
     ("advise",),
     ("figures",),
     ("outcome", "page", "imports", "bundle", "tunetable"),

@@ -9,7 +9,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.assumed import Truth
 from clipa_scaling.outlook import INVERSE, NONE, Advised, Outlook
 from clipa_scaling.schema import label
 from clipa_scaling.show import dollars, hours
@@ -67,7 +66,11 @@ def say_assumed(outlook: Outlook) -> str:
     examples = f"{study.pictures:,} examples{' (assumed)' * study.assumed_pictures}"
     done = int(outlook.compared.runs["done"].sum())
     if done:
-        return f"{done} runs have finished; the truths are fitted to them. {seeds}; {examples}."
+        strengths = ", ".join(f"{n} {t.strength:.2f}" for n, t in outlook.truths.items())
+        return (
+            f"{done} compared runs have finished; the truths are fitted to them, with strengths "
+            f"{strengths}; {seeds}; {examples}."
+        )
     return (
         f"Assumed: accuracy {100 * assumed.accuracy:g} % in the middle of the design; there "
         f"m = (T_full / T)^{assumed.exponent:g}; the exponent is {assumed.strength:g} less for "
@@ -85,7 +88,7 @@ def expected_table(outlook: Outlook) -> Table:
     for truth, rows in outlook.expected.groupby("truth", sort=False):
         for at, (_, row) in enumerate(rows.iterrows()):
             table.add_row(
-                say_truth(str(truth), outlook.truths[str(truth)]) if at == 0 else "",
+                str(truth) if at == 0 else "",
                 str(row["path"]),
                 say_interval(row, "slope", "low", "high"),
                 say_interval(row, "nu", "nu_low", "nu_high"),
@@ -94,14 +97,10 @@ def expected_table(outlook: Outlook) -> Table:
     return table
 
 
-def say_truth(name: str, truth: Truth) -> str:
-    return name if name == NONE else f"{name}, {truth.strength:.2f}"
-
-
 def say_interval(row: pd.Series, value: str, low: str, high: str) -> str:
     if math.isnan(row[low]) or math.isnan(row[value]):
         return "-"
-    return f"{row[value]:.3f} [{row[low]:.3f}, {row[high]:.3f}]"
+    return f"{row[value]:.2f} [{row[low]:.2f}, {row[high]:.2f}]"
 
 
 def percent(share: float) -> str:
@@ -152,20 +151,22 @@ def say_outlook(outlook: Outlook) -> str:
                 f"know d log m / d log N to ± {best.after:.3f}{still}."
             )
         return f"As planned, {name} cannot answer at {path}; it lacks: {lacks}.{way}"
+    now = reckoned.half if math.isnan(outlook.before) else outlook.before
     rows = outlook.expected[outlook.expected["path"] == path].set_index("truth")
     told = ", ".join(
         f"{percent(float(rows['yes'][truth]))} under {truth}"
         for truth in rows.index
         if not math.isnan(rows["yes"][truth])
     )
-    said = f"At {path}, {name} is expected to know d log m / d log N to ± {reckoned.half:.3f}"
+    said = f"At {path}, {name} is expected to know d log m / d log N to ± {now:.3f}"
     said += f" and to say yes in {told}." if told else "."
     for items, verb in ((outlook.drops, "Dropping"), (outlook.additions, "Adding")):
         if items:
-            best = items[0].weighed
-            does = "saves" if best.change.hours < 0 else "costs"
+            first = items[0]
+            change = first.weighed.change
+            does = "saves" if change.hours < 0 else "costs"
             said += (
-                f" {verb} {best.change.what} {does} {hours(abs(best.change.hours))} GPU-hours and "
-                f"makes that ± {best.after:.3f}."
+                f" {verb} {change.what} {does} {hours(abs(change.hours))} GPU-hours and makes that "
+                f"± {first.half:.3f}."
             )
     return said

@@ -180,13 +180,17 @@ def find_path(found: Iterable[Reckoned], path: str) -> Reckoned:
     return next(item for item in found if item.path == path)
 
 
-def best_drops(weighed: Iterable[Weighed], lacking: Sequence[str]) -> list[Weighed]:
-    """Those after which the design lacks no more than before, the least widening per hour first."""
-    able = [each for each in weighed if not {*each.lacks} - {*lacking}]
-    return sorted(
-        (each for each in able if math.isfinite(each.after) or math.isnan(each.before)),
-        key=lambda each: each.rate if math.isfinite(each.rate) else each.change.hours,
-    )
+def best_drops(weighed: Iterable[Weighed], lacking: Sequence[str] | None = None) -> list[Weighed]:
+    """The least widening per hour saved first; of what widens nothing, what saves most.
+
+    lacking: what the design lacks anyhow; what would make it lack more is left out.
+    """
+    able = [
+        each
+        for each in weighed
+        if math.isfinite(each.after) and (lacking is None or not {*each.lacks} - {*lacking})
+    ]
+    return sorted(able, key=lambda each: (max(each.rate, 0.0), each.change.hours))
 
 
 def best_additions(weighed: Iterable[Weighed]) -> list[Weighed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,8 +34,10 @@ from clipa_scaling.planned import Study, compare
 from clipa_scaling.schema import TableError
 from clipa_scaling.slopes import FIXED_D
 
+Sort = Callable[[list[Weighed]], list[Weighed]]
+
 INVERSE, NONE, FITTED = "inverse", "none", "as measured"
-SHOWN, SIMULATED = 5, 2  # changes of each kind; how many of them are checked by simulation
+SHOWN, SIMULATED = 5, 3  # changes of each kind; how many of them are checked by simulation
 LEAST_CHECKED = 10  # worlds
 
 
@@ -60,6 +62,11 @@ class Advised:
 
     weighed: Weighed
     simulated: float
+
+    @property
+    def half(self) -> float:
+        """The better known of the two."""
+        return self.weighed.after if np.isnan(self.simulated) else self.simulated
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
         for changes in (find_drops(layout), find_additions(layout))
     ]
     drops = best_drops(weighed[0], [item.key for item in path.missing])
+    additions = best_additions(weighed[1])
 
     def half(design: Compared) -> float:
         if not checked:
@@ -111,16 +119,19 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
         rows = simulate(design, truths[INVERSE], scatter, checked).set_index("path")
         return float(rows["half"][path.path])
 
-    def advise(best: Sequence[Weighed]) -> tuple[Advised, ...]:
-        return tuple(
-            Advised(
-                item,
-                half(redesign(compared, item.change.study))
-                if at < SIMULATED and np.isfinite(item.after)
-                else float("nan"),
-            )
-            for at, item in enumerate(best[:SHOWN])
-        )
+    before = half(compared) if np.isfinite(path.half) else float("nan")
+
+    def advise(best: Sequence[Weighed], sort: Sort) -> tuple[Advised, ...]:
+        """The first few simulated, and in the order that this gives them."""
+        first = [
+            Advised(item, half(redesign(compared, item.change.study)))
+            for item in best[:SIMULATED]
+            if np.isfinite(item.after)
+        ]
+        if np.isfinite(before):
+            again = [replace(each.weighed, before=before, after=each.half) for each in first]
+            first = [first[again.index(item)] for item in sort(again)]
+        return (*first, *(Advised(item, float("nan")) for item in best[len(first) : SHOWN]))
 
     return Outlook(
         study=study,
@@ -131,10 +142,10 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
         truths=truths,
         expected=pd.concat(told, ignore_index=True),
         reckoned=reckoned,
-        before=half(compared) if np.isfinite(path.half) else float("nan"),
+        before=before,
         # Without an interval, nothing says what a run was good for.
-        drops=advise(drops) if np.isfinite(path.half) else (),
-        additions=advise(best_additions(weighed[1])),
+        drops=advise(drops, best_drops) if np.isfinite(path.half) else (),
+        additions=advise(additions, best_additions),
     )
 
 

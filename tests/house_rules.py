@@ -39,7 +39,7 @@ LAYERS = (
     ("slopes", "points", "bootstrap", "profile"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking", "lawworlds"),
     ("verdict", "tabulate", "tournament", "checklist"),
-    ("verdicttable", "analysis"),
+    ("verdicttable", "analysis", "judge"),
     ("fittables",),
     ("inverse", "worlds", "fit", "cost_tables"),
     ("launch", "planned", "assumed", "capped", "pricing"),

@@ -14,11 +14,15 @@ from matplotlib.figure import Figure
 from clipa_scaling.compared import Compared, find_compared
 from clipa_scaling.figures.style import (
     INK,
+    PAGE,
     PALE,
+    SMALL,
     colour,
+    dashes,
     marker,
     new_figure,
     save_figure,
+    styled,
     tidy,
 )
 from clipa_scaling.inverse import judge
@@ -33,6 +37,7 @@ M, GAIN = "m: samples needed", "G: compute saved"
 MAPS = {"m": (M, "cividis", "bound"), "gain": (GAIN, "PuOr", "gain_bound")}
 
 
+@styled
 def multiplier_maps(verdict: Verdict) -> Figure:
     """m (above) and the gain in compute (below) over sizes and lengths, a column a sample count.
 
@@ -43,7 +48,7 @@ def multiplier_maps(verdict: Verdict) -> Figure:
     models = list(dict.fromkeys(table.sort_values(compared.size)["model"]))
     lengths = sorted(table[compared.length].unique(), reverse=True)
     width = 1.3 + len(counts) * max(1.6, 0.55 * len(lengths))
-    figure = new_figure(width, 1.3 + 2 * max(1.1, 0.42 * len(models)))
+    figure = new_figure(min(width, PAGE), 1.3 + 2 * max(1.1, 0.42 * len(models)))
     panels = figure.subplots(2, len(counts), sharex=True, sharey=True, squeeze=False)
     for row, (column, (name, colours, bound)) in zip(panels, MAPS.items(), strict=True):
         least = 1 if column == "m" else 1 / LARGEST_M
@@ -55,12 +60,12 @@ def multiplier_maps(verdict: Verdict) -> Figure:
                 for wanted, fill in ((column, np.nan), (bound, ""))
             )
             draw_map(axes, values, bounds.fillna(""), norm, colours, name)
-            axes.set_title(f"{si(float(samples))} samples", fontsize=8)
+            axes.set_title(f"{si(float(samples))} samples")
         bar = figure.colorbar(row[-1].collections[0], ax=row.tolist(), extend="both", aspect=12)
         ticks = [tick for tick in COLOUR_TICKS if tick >= least]
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=7)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=SMALL)
         bar.ax.minorticks_off()
-        bar.set_label(name, fontsize=8)
+        bar.set_label(name)
     for axes in panels[-1]:
         axes.set_xlabel(label(compared.length))
     return figure
@@ -89,10 +94,11 @@ def draw_map(
         is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
         axes.text(
             column + 0.5, row + 0.5, f"{signs[row, column]}{value:.2g}", ha="center", va="center",
-            fontsize=7, color="white" if is_dark else "black",
+            fontsize=SMALL, color="white" if is_dark else "black",
         )  # fmt: skip
 
 
+@styled
 def tolerated_lengths(verdict: Verdict) -> Figure:
     """T_e against N, a panel a path and a line a sample count; open markers are bounds.
 
@@ -101,7 +107,7 @@ def tolerated_lengths(verdict: Verdict) -> Figure:
     """
     table, compared = verdict.tolerated, verdict.compared
     paths = list(dict.fromkeys(table["path"]))
-    figure = new_figure(1 + 3.3 * max(1, len(paths)), 3.5)
+    figure = new_figure(min(PAGE, 1 + 3.3 * max(1, len(paths))), 4)
     panels = figure.subplots(1, max(1, len(paths)), sharey=True, squeeze=False)[0]
     for axes, path in zip(panels, paths, strict=False):
         own = table[table["path"] == path]
@@ -114,8 +120,10 @@ def tolerated_lengths(verdict: Verdict) -> Figure:
         told = draw_exponent(axes, own, nu.iloc[0].to_dict()) if len(nu) else "no exponent"
         size_axis(axes, compared)
         axes.set_yscale("log")
-        axes.set_title(f"{path}\n{told}", fontsize=8)
-        axes.legend(frameon=False, fontsize=7, title="samples", title_fontsize=7)
+        axes.set_title(f"{path}\n{told}")
+        axes.legend(
+            frameon=False, title="samples", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2
+        )
         tidy(axes)
     tokens = sorted(set(compared.runs["length"]) | set(compared.full.values()))
     panels[0].set_yticks(tokens, [str(count) for count in tokens])
@@ -150,7 +158,7 @@ def draw_tolerated(axes: Axes, line: pd.DataFrame, index: int, name: str, joined
     ends = np.where(exact & np.isfinite(ends).all(axis=0), np.maximum(ends, 0), 0)
     axes.errorbar(
         x, y, yerr=ends, color=colour(index), linewidth=1, capsize=2,
-        label=name, marker="", linestyle="-" if joined else "none",
+        label=name, marker="", linestyle=dashes(index) if joined else "none",
     )  # fmt: skip
     style: dict[str, Any] = {"color": colour(index), "markersize": 5, "linestyle": "none"}
     axes.plot(x[exact], y[exact], marker(index), **style)
@@ -182,6 +190,7 @@ def draw_exponent(axes: Axes, points: pd.DataFrame, nu: dict[str, float]) -> str
     return f"ν = {nu['nu']:.2f} [{nu['low']:.2f}, {nu['high']:.2f}]"
 
 
+@styled
 def slopes_by_path(verdict: Verdict) -> Figure:
     """d log m / d log N with its 95 % interval: each path, each length and pooled, each scale."""
     slopes = verdict.slopes[verdict.slopes["slope"].notna()]
@@ -212,7 +221,7 @@ def slopes_by_path(verdict: Verdict) -> Figure:
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlabel("d log m / d log N (below 0: larger models need fewer tokens)")
-    axes.legend(frameon=False, fontsize=7, loc="best")
+    axes.legend(frameon=False, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -28,7 +28,7 @@ FOLLOWS = ("start_fingerprint",)
 class Compared:
     """The runs of one comparison, a row each, and what they have in common.
 
-    runs: `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
+    runs: `run`, `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
     (examples), `root` (the run that its ancestry begins with), `tuned`, `flops` of the whole
     pipeline and `fixed_flops`, those after the run that length and samples are of (NaN: unknown).
     full: tokens by model.
@@ -72,6 +72,7 @@ def find_compared(
     source = known.loc[[start for start, _ in starts]].reset_index()
     frame = pd.DataFrame(
         {
+            "run": joined["run"].astype(str).to_numpy(),
             "model": joined["model"].astype(str).to_numpy(),
             "size": source[size].astype(float),
             "length": source[length].astype(int),

@@ -26,7 +26,7 @@ DEVICE = "a100-80gb"  # the papers' hours are of A100s
 # A multiply-add is two FLOPs, a training step three forwards; four where activations are computed
 # again, as in all of CLIPA's runs (gradient checkpointing).
 PER_FORWARD, RECOMPUTING = 3.0, 4.0
-LEAST_WIDTH = 110  # of the terminal's table: narrower, numbers would be cut
+LEAST_WIDTH = 132  # of the terminal's table: narrower, a stage would not fit its line
 COLUMNS = [
     "table", "trainer", "model", "data", "schedule", "accuracy", "accuracy_set", "gpu_hours",
     "dollars", "printed_compute", "train_flops", "utilisation", "utilisation_recomputing",
@@ -41,7 +41,8 @@ def cost_table(results: Sequence[Path] = (), folder: Path = FOLDER) -> pd.DataFr
     device. printed_compute: multiply-adds of a forward times samples, as the papers count.
     train_flops: this package's closed form over all stages, 3 x two per multiply-add; missing where
     the architecture is unknown. utilisation: of the A100's bf16 peak in the printed hours, by three
-    forwards, and by four. accuracy: ImageNet-1k's; of own pipelines accuracy_set's.
+    forwards, and by four. accuracy: ImageNet-1k's; of own pipelines accuracy_set's. v1 Table 3 and
+    v2 Table 1 repeat compute that is here, and v2 Figure 1 prints no cost.
     """
     return pd.concat(
         [published_costs(folder), *(own_costs(path) for path in results)], ignore_index=True
@@ -110,26 +111,27 @@ def own_costs(results: Path) -> pd.DataFrame:
 def print_costs(console: Console, costs: pd.DataFrame) -> None:
     """A table in the terminal, in the order of the papers'."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Cost and accuracy", title_justify="left")
-    table.add_column("table", no_wrap=True)
-    for name in ("who", "model", "stages: image/text tokens"):
-        table.add_column(name)
-    heads = ("accuracy", "A100 h", "$", "printed", "counted", "used", "recomputing")
+    for name in ("table", "who", "model"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("samples@px image/text tokens")
+    heads = ("accuracy", "A100 h", "$", "printed", "counted", "used × 3", "× 4")
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for row in costs.to_dict("records"):
         counted = float(row["train_flops"]) / 2 / PER_FORWARD
+        stages = str(row["schedule"]).replace(" at ", "@").replace(" px, ", " ")
         table.add_row(
-            str(row["table"]), str(row["trainer"]), str(row["model"]), str(row["schedule"]),
+            str(row["table"]), str(row["trainer"]), str(row["model"]), stages.replace("+ ", "+\n"),
             show(row["accuracy"], "{:.1%}"), show(row["gpu_hours"], "{:,.0f}"),
-            show(row["dollars"], "{:,.0f}"), show(row["printed_compute"], "{:.1e}"),
+            show(row["dollars"], "{:,.0f}"), show(row["printed_compute"], "{:.3g}"),
             show(counted, "{:.2e}"), show(row["utilisation"], "{:.0%}"),
             show(row["utilisation_recomputing"], "{:.0%}"),
         )  # fmt: skip
     console.print(table)
     console.print(
-        "printed, counted: multiply-adds of a forward × samples. used: share of an A100's bf16 "
-        "peak in the printed hours, three forwards a sample; recomputing: four, as in CLIPA's "
-        "runs. Empty: not printed, or an architecture that is not.",
+        "printed, counted: multiply-adds of a forward × samples. used × 3: share of an A100's bf16 "
+        "peak in the printed hours, three forwards a sample; × 4: four, by the gradient "
+        "checkpointing of CLIPA's runs. Empty: not printed.",
         soft_wrap=True,
     )
 

@@ -223,12 +223,19 @@ def find_drops(
     return pd.concat(found, ignore_index=True)
 
 
+def judge_study(tables: dict[str, pd.DataFrame]) -> list[Verdict]:
+    """The verdict of every comparison of two sizes, lengths and sample counts at least."""
+    several = ("model", "length", "samples")
+    return [
+        judge(compared)
+        for compared in find_compared(tables)
+        if all(compared.runs[name].nunique() > 1 for name in several)
+    ]
+
+
 def print_verdicts(console: Console, tables: dict[str, pd.DataFrame]) -> None:
-    """The verdict where a study has two sizes, lengths and sample counts at least; else nothing."""
-    for compared in find_compared(tables):
-        runs = compared.runs
-        if all(runs[name].nunique() > 1 for name in ("model", "length", "samples")):
-            print_verdict(console, judge(compared))
+    for verdict in judge_study(tables):
+        print_verdict(console, verdict)
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

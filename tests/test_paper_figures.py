@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from clipa_scaling.figures import papers
 from clipa_scaling.figures.plotted import read_plotted
 from clipa_scaling.figures.style import PAGE, SMALL, save_figure
+from clipa_scaling.published import FOLDER
 
 
 def points(figure: Figure, **where: object) -> list[tuple[float, float]]:
@@ -71,28 +72,18 @@ def test_cost_has_all_three_axes() -> None:
     assert best["x"].max() == 366_105
 
 
-DRAWN = {
-    "v1_figure_4": papers.figure_4,
-    "v1_figure_7": papers.figure_7,
-    "v1_figure_8": papers.figure_8,
-    "v1_figure_9": papers.figure_9,
-    "v1_figure_10": papers.figure_10,
-    "v2_figure_1": papers.figure_1_v2,
-    "v2_figure_2": papers.figure_2_v2,
-    "cost_vs_accuracy": papers.cost_vs_accuracy,
-}
-
-
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", papers.PAPERS)
 def test_committed_csvs_are_what_is_drawn(name: str, tmp_path: Path) -> None:
     committed = ROOT / "results" / "published" / "figures" / f"{name}.csv"
-    read_plotted(DRAWN[name]()).to_csv(tmp_path / "now.csv", index=False, float_format="%.10g")
+    read_plotted(papers.PAPERS[name](FOLDER)).to_csv(
+        tmp_path / "now.csv", index=False, float_format="%.10g"
+    )
     assert committed.read_text() == (tmp_path / "now.csv").read_text(), "make figures"
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", papers.PAPERS)
 def test_letters_are_large_enough_in_print_and_stay_on_the_page(name: str) -> None:
-    figure = DRAWN[name]()
+    figure = papers.PAPERS[name](FOLDER)
     figure.draw_without_rendering()
     assert figure.get_figwidth() <= PAGE, "print would shrink it"
     for text in figure.findobj(Text):
@@ -111,8 +102,8 @@ def test_lines_differ_without_colour() -> None:
 
 
 def test_titles_name_the_paper_and_take_a_dollar_as_it_is() -> None:
-    for draw in DRAWN.values():
-        assert "arXiv:230" in draw().get_suptitle()
+    for draw in papers.PAPERS.values():
+        assert "arXiv:230" in draw(FOLDER).get_suptitle()
     title = papers.cost_vs_accuracy()._suptitle  # type: ignore[attr-defined]
     assert not title.get_parse_math() and "$1.14" in title.get_text()
 

@@ -246,8 +246,9 @@ def test_a_study_leaves_tables_and_figures(small_study: Path) -> None:
         "figures",
     }
     assert {path.name for path in (results / "figures").iterdir()} == {
-        "accuracy_vs_image_tokens.png",
-        "accuracy_vs_samples.png",
+        f"{stem}.{kind}"
+        for stem in ("accuracy_vs_image_tokens", "accuracy_vs_samples")
+        for kind in ("pdf", "png", "csv")
     }
 
 

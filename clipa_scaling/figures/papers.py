@@ -5,7 +5,7 @@ Lengths leave the CLS out: 196 here is the papers' 197.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -114,7 +114,7 @@ def figure_8(folder: Path = FOLDER) -> Figure:
     }
     figure = new_figure(PAGE, 4)
     axes = figure.subplots()
-    rows = printed.assign(pixels=printed["image_size"].astype(int))
+    rows = printed.assign(pixels=printed["start_image_size"].astype(int))
     draw_lines(axes, rows, "compute", "value")
     for index, model in enumerate(MODELS):
         line = rows[rows["model"] == model]
@@ -124,13 +124,13 @@ def figure_8(folder: Path = FOLDER) -> Figure:
             markerfacecolor="none", linestyle="none", label=f"{model}, counted here",
         )  # fmt: skip
         offset = (0, 5) if model == MODELS[-1] else (0, -11)  # no line is above the last
-        for tokens, x, y in zip(line["image_tokens"], counted, line["value"], strict=True):
+        for tokens, x, y in zip(line["start_image_tokens"], counted, line["value"], strict=True):
             beside(axes, str(tokens), x, float(y), offset, ha="center")
     axes.margins(y=0.09)
     log_axis(axes, "Multiply-adds of a forward × samples")
     accuracy_axis(axes, IMAGENET)
     axes.legend(frameon=False, ncols=2, loc="lower right")
-    note = "filled: digitised from the figure; open: closed form; beside: image tokens"
+    note = "filled: digitised from the figure; open: closed form; numbers: image tokens"
     say_title(figure, f"{V1}, Figure 8: fewer image tokens by resizing", note)
     return figure
 
@@ -270,16 +270,18 @@ def name_models(axes: Axes, points: pd.DataFrame, column: str) -> None:
             named.append((model, x, y))
 
 
+PAPERS: Mapping[str, Callable[[Path], Figure]] = {
+    "v1_figure_4": figure_4,
+    "v1_figure_7": figure_7,
+    "v1_figure_8": figure_8,
+    "v1_figure_9": figure_9,
+    "v1_figure_10": figure_10,
+    "v2_figure_1": figure_1_v2,
+    "v2_figure_2": figure_2_v2,
+    "cost_vs_accuracy": cost_vs_accuracy,
+}
+
+
 def save_papers(folder: Path, published: Path = FOLDER) -> list[Path]:
     """All of them; the paths of their PNGs."""
-    drawn = {
-        "v1_figure_4": figure_4,
-        "v1_figure_7": figure_7,
-        "v1_figure_8": figure_8,
-        "v1_figure_9": figure_9,
-        "v1_figure_10": figure_10,
-        "v2_figure_1": figure_1_v2,
-        "v2_figure_2": figure_2_v2,
-        "cost_vs_accuracy": cost_vs_accuracy,
-    }
-    return [save_figure(draw(published), folder / name) for name, draw in drawn.items()]
+    return [save_figure(draw(published), folder / name) for name, draw in PAPERS.items()]

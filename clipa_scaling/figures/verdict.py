@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from clipa_scaling.compared import Compared, find_compared
+from clipa_scaling.compared import Compared
 from clipa_scaling.figures.style import (
     INK,
     PAGE,
@@ -25,7 +25,7 @@ from clipa_scaling.figures.style import (
     styled,
     tidy,
 )
-from clipa_scaling.inverse import judge
+from clipa_scaling.inverse import judge_study
 from clipa_scaling.schema import label
 from clipa_scaling.show import si
 from clipa_scaling.verdict import Verdict
@@ -233,15 +233,16 @@ FIGURES = {
 }
 
 
+def save_verdict(verdict: Verdict, folder: Path, suffix: str = "") -> list[Path]:
+    return [
+        save_figure(draw(verdict), folder / f"{name}{suffix}") for name, draw in FIGURES.items()
+    ]
+
+
 def save_verdicts(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """The figures of every comparison of two sizes, lengths and sample counts at least."""
+    """The figures of every verdict of a study, numbered where there are several."""
+    verdicts = judge_study(tables)
     paths = []
-    several = ("model", "length", "samples")
-    found = [item for item in find_compared(tables)
-             if all(item.runs[name].nunique() > 1 for name in several)]  # fmt: skip
-    for number, compared in enumerate(found, 1):
-        verdict = judge(compared)
-        for name, draw in FIGURES.items():
-            stem = f"{name}_{number}" if len(found) > 1 else name
-            paths.append(save_figure(draw(verdict), folder / stem))
+    for number, verdict in enumerate(verdicts, 1):
+        paths += save_verdict(verdict, folder, f"_{number}" if len(verdicts) > 1 else "")
     return paths

@@ -246,8 +246,10 @@ def cost_vs_accuracy(folder: Path = FOLDER) -> Figure:
     accuracy_axis(panels[0], IMAGENET)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, frameon=False, loc="outside lower center", ncols=4)
-    prices = "OpenCLIP's H/14 and L/14 are printed at $1.14 an hour, the others at $1.575"
-    say_title(figure, f"Cost and accuracy as printed in {V1}, {V2}", prices)
+    prices = "$1.14 for OpenCLIP's H/14 and L/14, $1.65 for CLIPA's G/14 at 336 px, else $1.575"
+    say_title(
+        figure, f"Cost and accuracy as printed in {V1}, {V2}", f"printed dollars an hour: {prices}"
+    )
     return figure
 
 

@@ -34,14 +34,15 @@ MOST_PANELS = 5  # of sample counts, the largest ones
 LARGEST_M = 8.0  # where the colours of m, and of the gain either way, end
 COLOUR_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 M, GAIN = "m: samples needed", "G: compute saved"
-MAPS = {"m": (M, "cividis", "bound"), "gain": (GAIN, "PuOr", "gain_bound")}
+MAPS = {"m": (M, "cividis", ""), "gain": (GAIN, "PuOr", "gain_")}  # `bound`, `low`, `high` of each
 
 
 @styled
 def multiplier_maps(verdict: Verdict) -> Figure:
     """m (above) and the gain in compute (below) over sizes and lengths, a column a sample count.
 
-    `>` and `<` mark bounds. G > 1: the short length is the cheaper way to its accuracy.
+    `>` and `<` mark bounds; bold: the 95 % interval leaves out 1. G > 1: the short length
+    is the cheaper way to its accuracy.
     """
     table, compared = verdict.multipliers, verdict.compared
     counts = sorted(table["samples"].unique())[-MOST_PANELS:]
@@ -50,16 +51,17 @@ def multiplier_maps(verdict: Verdict) -> Figure:
     width = 1.3 + len(counts) * max(1.6, 0.55 * len(lengths))
     figure = new_figure(min(width, PAGE), 1.3 + 2 * max(1.1, 0.42 * len(models)))
     panels = figure.subplots(2, len(counts), sharex=True, sharey=True, squeeze=False)
-    for row, (column, (name, colours, bound)) in zip(panels, MAPS.items(), strict=True):
+    for row, (column, (name, colours, prefix)) in zip(panels, MAPS.items(), strict=True):
         least = 1 if column == "m" else 1 / LARGEST_M
         norm = LogNorm(least, LARGEST_M)
         for axes, samples in zip(row, counts, strict=True):
             own = table[table["samples"] == samples].set_index(["model", compared.length])
-            values, bounds = (
+            own["is_sure"] = (own[f"{prefix}low"] > 1) | (own[f"{prefix}high"] < 1)
+            values, bounds, is_sure = (
                 own[wanted].unstack(fill_value=fill).reindex(index=models, columns=lengths)
-                for wanted, fill in ((column, np.nan), (bound, ""))
+                for wanted, fill in ((column, np.nan), (f"{prefix}bound", ""), ("is_sure", False))
             )
-            draw_map(axes, values, bounds.fillna(""), norm, colours, name)
+            draw_map(axes, values, bounds.fillna(""), is_sure, norm, colours, name)
             axes.set_title(f"{si(float(samples))} samples")
         bar = figure.colorbar(row[-1].collections[0], ax=row.tolist(), extend="both", aspect=12)
         ticks = [tick for tick in COLOUR_TICKS if tick >= least]
@@ -75,6 +77,7 @@ def draw_map(
     axes: Axes,
     values: pd.DataFrame,
     bounds: pd.DataFrame,
+    is_sure: pd.DataFrame,
     norm: Normalize,
     colours: str,
     name: str,
@@ -86,7 +89,7 @@ def draw_map(
     axes.set_xticks(np.arange(numbers.shape[1]) + 0.5, [str(item) for item in values.columns])
     axes.set_yticks(np.arange(numbers.shape[0]) + 0.5, [str(item) for item in values.index])
     axes.tick_params(length=0, labelsize=8)
-    signs = bounds.to_numpy(str)
+    signs, sure = bounds.to_numpy(str), (is_sure == 1).to_numpy(bool)  # not 1: no such cell
     for (row, column), value in np.ndenumerate(numbers):
         if np.isnan(value):
             continue
@@ -95,6 +98,7 @@ def draw_map(
         axes.text(
             column + 0.5, row + 0.5, f"{signs[row, column]}{value:.2g}", ha="center", va="center",
             fontsize=SMALL, color="white" if is_dark else "black",
+            fontweight="bold" if sure[row, column] else "normal",
         )  # fmt: skip
 
 

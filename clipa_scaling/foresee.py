@@ -1,38 +1,34 @@
 """What a planned sweep will answer: the verdict's intervals before a GPU-hour is spent.
 
-`simulate` judges made-up results of the planned runs; `approximate` reckons the same interval from
-the verdict's slope by each run, fast enough to weigh every change of the plan (see `changes`).
+`simulate` judges made-up results of the planned runs; `reckon` finds the same intervals in closed
+form, fast enough to weigh every change of the plan (see `changes`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from clipa_scaling.answers import LEVEL, NO, UNDETERMINED, YES
 from clipa_scaling.assumed import ROOT_SHARE, SEED_SD, Truth, learn, logit
 from clipa_scaling.censored import fit_slopes
 from clipa_scaling.compared import Compared
-from clipa_scaling.inverse import SCALES, find_missing, judge
+from clipa_scaling.drops import SCALES
+from clipa_scaling.gain import find_costs
+from clipa_scaling.inverse import Way, find_ways, judge
+from clipa_scaling.lacking import Missing, find_missing
 from clipa_scaling.multiplier import Floats, Signs, along, multipliers
 from clipa_scaling.resample import estimate_noise, logits
-from clipa_scaling.slopes import (
-    FIXED_D,
-    FIXED_RATIO,
-    LEVEL,
-    Grid,
-    average,
-    find_targets,
-    make_grid,
-)
-from clipa_scaling.verdict import NO, UNDETERMINED, YES, Missing
+from clipa_scaling.slopes import Grid, average, make_grid
+from clipa_scaling.tolerated import find_tolerated
 
-WORLDS, DRAWS = 40, 200
-PATHS = (FIXED_D, FIXED_RATIO)
+WORLDS, DRAWS = 20, 200
+ENDS, NU_ENDS = ("slope", "low", "high"), ("nu", "nu_low", "nu_high")
+ANSWERS = (YES, NO, UNDETERMINED)
 NUDGE = 0.25  # of a run's standard deviation: the step of the slope's derivative
 
 
@@ -102,35 +98,35 @@ def simulate(
     scatter: Scatter,
     worlds: int = WORLDS,
     draws: int = DRAWS,
-    scales: Sequence[str] = tuple(SCALES),
 ) -> pd.DataFrame:
-    """The verdict's expected interval for each path, from so many made-up studies.
+    """The verdict's expected intervals on each path, from so many made-up studies.
 
-    Columns: `path`, `slope`, `low`, `high` (medians over worlds), `half` (the median half-width of
-    the 95 % interval), `yes`, `no`, `undetermined` (shares of worlds), `told` (worlds that had an
-    interval). Where no cell has two seeds, the seeds' noise is taken as known to the verdict.
+    Columns: `path`; of the slope d log m / d log N and of nu their medians over the worlds that
+    have an interval, and those of its ends and of half its width: `slope`, `low`, `high`, `half`,
+    `nu`, `nu_low`, `nu_high`, `nu_half`; `yes`, `no`, `undetermined`: shares of worlds. Where no
+    cell has two seeds, the seeds' noise is taken as known to the verdict.
     """
     seed_sd = None if has_repeats(compared) else scatter.fraction
-    found: dict[str, list[tuple[str, float, float, float]]] = {}
+    rows: list[dict[str, object]] = []
     for world in range(worlds):
         values = draw_values(compared, truth, scatter, np.random.default_rng(world))
-        runs = compared.runs.assign(value=values)
-        made = Compared(**{**vars(compared), "runs": runs})
-        for item in judge(made, seed_sd=seed_sd, draws=draws, scales=scales).answers:
-            row = (item.answer, item.slope, item.low, item.high)
-            found.setdefault(item.path, []).append(row)
-    rows = []
-    for path, answers in found.items():
-        told = [answer for answer, *_ in answers]
-        slope, low, high = np.array([numbers for _, *numbers in answers], float).T
-        known = ~np.isnan(low)
-        middle = [float(np.median(each[known])) if known.any() else math.nan
-                  for each in (slope, low, high, (high - low) / 2)]  # fmt: skip
-        shares = {answer: told.count(answer) / worlds for answer in (YES, NO, UNDETERMINED)}
-        names = ("slope", "low", "high", "half")
-        rows.append({"path": path, **dict(zip(names, middle, strict=True)), **shares,
-                     "told": int(known.sum())})  # fmt: skip
-    return pd.DataFrame(rows)
+        made = replace(compared, runs=compared.runs.assign(value=values))
+        verdict = judge(made, seed_sd=seed_sd, draws=draws, with_drops=False)
+        nu = verdict.nu.drop_duplicates("path").set_index("path")
+        for item in verdict.answers:
+            own = nu.loc[item.path]
+            row: dict[str, object] = {"path": item.path, item.answer: 1.0}
+            row |= {"slope": item.slope, "low": item.low, "high": item.high}
+            row |= {"nu": own["nu"], "nu_low": own["low"], "nu_high": own["high"]}
+            rows.append(row)
+    table = pd.DataFrame(rows, columns=["path", *ENDS, *NU_ENDS, *ANSWERS])
+    for value, low, high in (ENDS, NU_ENDS):
+        half = "half" if value == "slope" else "nu_half"
+        table[half] = (table[high] - table[low]) / 2
+        table.loc[table[low].isna(), value] = np.nan
+    paths = table.groupby("path", sort=False)
+    shares = paths[[*ANSWERS]].sum() / worlds
+    return paths.median(numeric_only=True).drop(columns=[*ANSWERS]).join(shares).reset_index()
 
 
 def has_repeats(compared: Compared) -> bool:
@@ -138,54 +134,82 @@ def has_repeats(compared: Compared) -> bool:
 
 
 @dataclass(frozen=True)
-class Approximation:
-    """The interval that a design is reckoned to give; half: of its width, NaN where it has none."""
+class Reckoned:
+    """Numbers that a design is reckoned to give on a path, and half their intervals' widths.
+
+    NaN where it gives none. missing: keys of the sweep file that an answer lacks.
+    """
 
     path: str
     slope: float
     half: float
+    nu: float
+    nu_half: float
+    missing: tuple[Missing, ...]
 
 
-def approximate(
-    compared: Compared, truth: Truth, scatter: Scatter, paths: Sequence[str] = PATHS
-) -> tuple[Approximation, ...]:
-    """Each path's interval without noise drawn: the verdict's slope, linear in every cell.
+class Reckoning:
+    """A study without noise, and every cell nudged once: the verdict's numbers, linear in all.
 
     Exact where noise is small; blind to cells whose m lies beyond the reference in some worlds
-    only. Seeds' noise that is estimated widens the interval by Student's t.
+    only. Seeds' noise that is estimated widens intervals by Student's t.
     """
-    accuracy = truth.accuracy(compared.runs)
-    runs = compared.runs.assign(y=logit(accuracy))
-    grid = make_grid(runs, compared)
-    present = np.flatnonzero(grid.counts.reshape(-1) > 0)
-    errors = cell_errors(grid, runs, scatter.of(accuracy), accuracy)[present]
-    steps = NUDGE * np.linalg.norm(errors, axis=1)
-    steps = np.where(steps > 0, steps, NUDGE * 1e-3)  # of finished cells, which no longer scatter
-    nudges = np.zeros((len(present), grid.counts.size))
-    nudges[np.arange(len(present)), present] = steps
-    cells = average(grid, runs["y"].to_numpy(float)[None])
-    odds = np.concatenate([cells, cells + nudges.reshape(-1, *grid.counts.shape)])
-    first, *others = (
-        multipliers(
-            grid.log_samples, change(odds if scale == "logit" else odds[:1]), grid.counts, 0
-        )
-        for scale, change in SCALES.items()
-    )
-    quantile = float(stdtrit(min(degrees(runs, scatter), 1e9), 0.5 + LEVEL / 2))
-    found = []
-    for path in paths:
-        targets = find_targets(path, grid)
-        y, signs = stack(*along(grid.log_samples, *first, targets))
-        noise = noise_of(np.nan_to_num((y[1:] - y[0]) / steps[:, None, None]), errors, y, signs)
-        slopes = fit_slopes(grid.log_size, y, signs, noise)
-        told = [float(slopes[0])]
-        for other in others:
-            at, sides = stack(*along(grid.log_samples, *other, targets))
-            told.append(float(fit_slopes(grid.log_size, at, sides, noise)[0]))
-        jacobian = (slopes[1:] - slopes[0]) / steps
-        half = quantile * float(np.linalg.norm(jacobian @ errors)) + max(told) - min(told)
-        found.append(Approximation(path, told[0], half))
-    return tuple(found)
+
+    def __init__(self, compared: Compared, truth: Truth, scatter: Scatter):
+        accuracy = truth.accuracy(compared.runs)
+        runs = compared.runs.assign(y=logit(accuracy))
+        self.grid = grid = make_grid(runs, compared)
+        present = np.flatnonzero(grid.counts.reshape(-1) > 0)
+        self.errors = cell_errors(grid, runs, scatter.of(accuracy), accuracy)[present]
+        self.steps = NUDGE * np.linalg.norm(self.errors, axis=1)
+        nudges = np.zeros((len(present), grid.counts.size))
+        nudges[np.arange(len(present)), present] = self.steps
+        cells = average(grid, runs["y"].to_numpy(float)[None])
+        odds = np.concatenate([cells, cells + nudges.reshape(-1, *grid.counts.shape)])
+        self.m = [
+            multipliers(grid.log_samples, change(odds), grid.counts, 0)
+            for change in SCALES.values()
+        ]
+        shape = (len(grid.models), len(grid.lengths), len(grid.log_samples))
+        costs = find_costs(runs[["flops", "fixed_flops", "samples"]], grid.cell, shape)
+        self.ways = find_ways(grid, costs, odds[0, :, 0])
+        noise = estimate_noise(runs.assign(value=accuracy), grid.cell, None)
+        self.missing = find_missing(grid, compared, noise)
+        self.quantile = float(stdtrit(min(degrees(runs), 1e9), 0.5 + LEVEL / 2))
+
+    def follow(self, way: Way) -> Reckoned:
+        found = [along(self.grid.log_samples, *m, way.targets) for m in self.m]
+        slope, half = self.reckon([stack(*each) for each in found])
+        tokens = [
+            find_tolerated(self.grid.log_lengths, self.grid.log_full, *each) for each in found
+        ]
+        nu, nu_half = self.reckon(tokens)
+        return Reckoned(way.path, slope, half, -nu, nu_half, self.missing or way.missing)
+
+    def reckon(self, scales: list[tuple[Floats, Signs]]) -> tuple[float, float]:
+        """A slope against log N of values (1 + cells, G, I), and half its interval's width.
+
+        On every scale; the width is widened by what they differ in, as the verdict's.
+        """
+        y, signs = scales[0]
+        if not y.size:
+            return math.nan, math.nan
+        jacobian = np.nan_to_num((y[1:] - y[0]) / self.steps[:, None, None])
+        noise = noise_of(jacobian, self.errors, y, signs)
+        slopes = fit_slopes(self.grid.log_size, y, signs, noise)
+        others = [
+            float(fit_slopes(self.grid.log_size, at[:1], sides[:1], noise)[0])
+            for at, sides in scales[1:]
+        ]
+        told = [float(slopes[0]), *others]
+        sd = float(np.linalg.norm((slopes[1:] - slopes[0]) / self.steps @ self.errors))
+        return told[0], self.quantile * sd + max(told) - min(told)
+
+
+def reckon(compared: Compared, truth: Truth, scatter: Scatter) -> tuple[Reckoned, ...]:
+    """Each path's interval in closed form: see `Reckoning`."""
+    reckoning = Reckoning(compared, truth, scatter)
+    return tuple(reckoning.follow(way) for way in reckoning.ways)
 
 
 def cell_errors(grid: Grid, runs: pd.DataFrame, seeds: Floats, accuracy: Floats) -> Floats:
@@ -204,7 +228,7 @@ def cell_errors(grid: Grid, runs: pd.DataFrame, seeds: Floats, accuracy: Floats)
     return errors
 
 
-def degrees(runs: pd.DataFrame, scatter: Scatter) -> float:
+def degrees(runs: pd.DataFrame) -> float:
     """Of freedom that the verdict will have for the seeds' noise: as `estimate_noise`."""
     repeats = int(runs.duplicated(["model", "length", "samples"]).sum())
     return repeats * runs["root"].nunique() / len(runs) or math.inf
@@ -229,11 +253,3 @@ def noise_of(jacobian: Floats, errors: Floats, y: Floats, signs: Signs) -> Float
     typical = np.sqrt((sd**2 * usable).sum(axis=1) / np.maximum(counts, 1))
     largest = typical[counts > 0].max(initial=1e-3)
     return np.asarray(np.maximum(np.where(counts > 0, typical, largest), 1e-3))
-
-
-def lacks(compared: Compared, truth: Truth) -> tuple[Missing, ...]:
-    """What the design lacks for an answer, whatever its runs will measure."""
-    runs = compared.runs.assign(value=truth.accuracy(compared.runs))
-    runs = runs.assign(y=logit(runs["value"].to_numpy(float)))
-    grid = make_grid(runs, compared)
-    return find_missing(grid, compared, estimate_noise(runs, grid.cell, None))

@@ -62,6 +62,7 @@ def judge(
     draws: int = DRAWS,
     scales: Sequence[str] = tuple(SCALES),
     epsilon: float = EPSILON,
+    with_drops: bool = True,
 ) -> Verdict:
     """The verdict on the runs of one comparison (see `compared.find_compared`).
 
@@ -71,7 +72,8 @@ def judge(
     slopes differ over scales. The compute-optimal samples are those of the study itself in all
     draws. seed_sd: the standard deviation of seeds as a fraction, where cells are not repeated.
     no: the 95 % interval above 0, or within the band; yes: below 0; else undetermined. A design
-    that cannot answer is no error: `missing` says which axis it lacks.
+    that cannot answer is no error: `missing` says which axis it lacks. with_drops: the slow part,
+    which decides nothing.
     """
     y = logits(compared.runs["value"].to_numpy(float), compared.runs["n"].to_numpy(float))
     runs = compared.runs.assign(y=y)
@@ -100,7 +102,11 @@ def judge(
         tolerated=pd.concat([item.tolerated for item in found[: len(ways)]], ignore_index=True),
         nu=nu,
         crossings=tabulate_crossings(grid, compared, gain),
-        drops=find_drops(grid, compared, odds, noise.degrees > 0, band, scales),
+        drops=(
+            find_drops(grid, compared, odds, noise.degrees > 0, band, scales)
+            if with_drops
+            else pd.DataFrame()
+        ),
         noise=noise.told,
         band=band,
         epsilon=epsilon,

@@ -30,14 +30,14 @@ def show_sources(folder: Path) -> list[Element]:
 
 
 def show_tables(folder: Path) -> list[Element]:
-    """Each printed table, a row per run: fractions as percent, Figure 2's drops in points."""
+    """Each printed table, a row per run: fractions as percent, drops in points."""
     names = dict.fromkeys(load_published(folder)["evals"]["table"])
     return [table(widen(select(name, folder)), name) for name in names]
 
 
 def widen(printed: pd.DataFrame) -> pd.DataFrame:
     """A column per set and measure; fields that are the same or unknown throughout are left out."""
-    is_drop = printed["name"] == "drop"
+    is_drop = printed["name"].str.endswith("drop")  # in points
     shown = printed["value"].astype(float).where(is_drop, 100 * printed["value"].astype(float))
     shown = shown.map("{:.1f}".format, na_action="ignore")
     measured = printed.assign(measure=printed["set"] + " " + printed["name"], shown=shown)

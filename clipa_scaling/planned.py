@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ class Study:
     """A sweep's runs with their prices, and what the finished ones measured.
 
     length: which tokens are compared. pictures: examples of the evaluation set. measured: value by
-    run id. rates: calibrated speeds, if any.
+    run id. done: ids of finished runs, those that measured nothing too. rates: calibrated speeds.
     """
 
     sweep: Sweep
@@ -38,6 +39,7 @@ class Study:
     pictures: int
     assumed_pictures: bool
     measured: Mapping[str, float] = field(default_factory=dict)
+    done: frozenset[str] = frozenset()
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
     @property
@@ -45,7 +47,7 @@ class Study:
         return math.fsum(row.cost.gpu_hours for row in self.rows)
 
     def is_done(self, row: PlanRow) -> bool:
-        return row.planned.id in self.measured
+        return row.planned.id in self.done
 
 
 def read_study(
@@ -84,7 +86,7 @@ def find_length(rows: Iterable[PlanRow]) -> str:
     return max(levels, key=lambda name: levels[name])
 
 
-def measure(study: Study, results: Path) -> dict[str, object]:
+def measure(study: Study, results: Path) -> dict[str, Any]:
     """What finished runs of the study scored, and on how many examples."""
     tables = load_tables(results)
     found = find_compared(tables, measure=study.measure, length=study.length)
@@ -101,7 +103,9 @@ def measure(study: Study, results: Path) -> dict[str, object]:
             f"{study.sweep.path}; give the results of that sweep"
         )
     pictures = int(found[0].runs["n"].iloc[0])
-    return {"measured": values, "pictures": pictures, "assumed_pictures": False}
+    runs = tables["runs"]
+    done = frozenset(runs.loc[runs["state"] == "done", "run"].dropna())
+    return {"measured": values, "done": done, "pictures": pictures, "assumed_pictures": False}
 
 
 def compare(study: Study) -> list[Compared]:

@@ -66,6 +66,7 @@ def test_own_pipelines_stand_on_the_same_axes(costs: pd.DataFrame) -> None:
     own = costs[costs["trainer"] == "own"]
     assert set(own["table"]) == {"tiny_law"} and len(own) > 50
     assert own[["train_flops", "gpu_hours", "accuracy"]].notna().all(axis=None)
+    assert own["schedule"].str.fullmatch(r"\d[\d.]*K at \d+ px, \d+/16").all(), "a trunk's once"
     assert own["utilisation"].isna().all(), "an A100's peak says nothing of other devices"
 
 

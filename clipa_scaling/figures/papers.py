@@ -241,35 +241,32 @@ def cost_vs_accuracy(folder: Path = FOLDER) -> Figure:
                 axes.plot(x, y, marker(index), color=colour(index), label=told, **style)
         name_models(axes, costs.dropna(subset=[column]), column)
         log_axis(axes, name)
-        axes.set_xlim(axes.get_xlim()[0] / 4)  # room for the names
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 4, high * 4)  # room for the names
         tidy(axes)
     accuracy_axis(panels[0], IMAGENET)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, frameon=False, loc="outside lower center", ncols=4)
-    prices = "$1.14 for OpenCLIP's H/14 and L/14, $1.65 for CLIPA's G/14 at 336 px, else $1.575"
-    say_title(
-        figure, f"Cost and accuracy as printed in {V1}, {V2}", f"printed dollars an hour: {prices}"
-    )
+    prices = "$1.14 OpenCLIP's H/14, L/14; $1.65 CLIPA's G/14 at 336 px; $1.575 others"
+    say_title(figure, f"Cost and accuracy: {V1}, {V2}", f"dollars an hour as printed: {prices}")
     return figure
 
 
 def name_models(axes: Axes, points: pd.DataFrame, column: str) -> None:
-    """Each model's name once where its points lie close together, left of the cheapest."""
+    """Each model's name once where its points lie close together: CLIPA's on the left."""
     named: list[tuple[str, float, float]] = []
-    rows = points.sort_values([column, "accuracy"])
-    columns = (
-        rows["model"].astype(str),
-        rows[column].astype(float),
-        rows["accuracy"].astype(float),
-    )
-    for model, x, y in zip(*columns, strict=True):
+    for _, row in points.sort_values([column, "accuracy"]).iterrows():
+        model, x, y = str(row["model"]), float(row[column]), float(row["accuracy"])
         near = (
             name == model and x < CLOSE[0] * its_x and abs(y - its_y) < CLOSE[1]
             for name, its_x, its_y in named
         )
-        if not any(near):
-            beside(axes, model, x, y, (-4, 0), ha="right", va="center")
-            named.append((model, x, y))
+        if any(near):
+            continue
+        is_left = str(row["trainer"]).startswith("CLIPA")
+        offset, side = ((-5, 0), "right") if is_left else ((5, 0), "left")
+        beside(axes, model, x, y, offset, ha=side, va="center")
+        named.append((model, x, y))
 
 
 PAPERS: Mapping[str, Callable[[Path], Figure]] = {

@@ -41,8 +41,8 @@ test-all: install lint types  ## lint, types and every test
 	$(BIN)/pytest $(IN_TWO) -m "not slurm"
 	$(BIN)/pytest -m slurm
 
-figures: install  ## draw the figures of all tables in results/ again
-	$(BIN)/python -m clipa_scaling.figures $(RESULTS)
+figures: install  ## draw the figures of all tables in results/ again, and the papers'
+	$(BIN)/python -m clipa_scaling.figures $(RESULTS) results/published
 
 docs: install  ## make the pictures and tables in docs/ again
 	$(BIN)/python tools/draw_reductions.py

@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from clipa_scaling.bootstrap import Draws
-from clipa_scaling.cells import MAIN_MEASURES
+from clipa_scaling.figures.fitaxes import (
+    PLAIN,
+    by_size,
+    heading,
+    measure_axis,
+    measure_name,
+    role_axis,
+    shown,
+)
 from clipa_scaling.figures.style import (
     COLOURS,
     INK,
     PALE,
-    accuracy_axis,
     colour,
-    log_axis,
     marker,
     new_figure,
     tidy,
-    token_axis,
 )
 from clipa_scaling.fitted import Fit
-from clipa_scaling.lawform import ROLES, Floats, Law
-from clipa_scaling.points import LOSS
+from clipa_scaling.lawform import Floats, Law
 from clipa_scaling.profile import Interval, Profile
 from clipa_scaling.schema import RUNS, label
-from clipa_scaling.solve import Points
 from clipa_scaling.tournament import varying
 
 RIDGE = 0.95  # rank correlation of two parameters' draws, from which they are one ridge
 WARN = COLOURS[1]
 SCALES = {"logit": "log odds of error", "log": "log", "raw": "error"}
 ACROSS = 4  # panels of profiles
-PLAIN = "converged"
+APART = 0.06  # inches
+NEAR = 0.3  # of the data's span
+OFF = 0.1  # of the quantile
 
 
 def predicted_vs_actual(
@@ -53,7 +61,7 @@ def predicted_vs_actual(
     actual, predicted = shown(points, points.y), shown(points, fit.predict(points.x))
     for index, model in enumerate(by_size(points, models)):
         own = models == model
-        style = {"color": colour(index), "markersize": 4, "linestyle": "none"}
+        style: dict[str, Any] = {"color": colour(index), "markersize": 4, "linestyle": "none"}
         left.plot(actual[own], predicted[own], marker(index), label=model, **style)
     for index, (split, rows) in enumerate(held.groupby("split", sort=False)):
         y = shown(points, rows["predicted"].to_numpy(float))
@@ -62,21 +70,26 @@ def predicted_vs_actual(
             actual[rows["row"].to_numpy(int)], y, marker(index), markerfacecolor="none",
             label=str(split), **style,
         )  # fmt: skip
-    span = [min(actual.min(), predicted.min()), max(actual.max(), predicted.max())]
+    told = shown(points, held["predicted"].to_numpy(float))
+    room = NEAR * np.ptp(actual)  # what a law says far away would squeeze all others
+    near = told[(told > actual.min() - room) & (told < actual.max() + room)]
+    every = np.concatenate([actual, predicted, near])
+    span = [every.min(), every.max()]
     edge = 0.05 * (span[1] - span[0])
     name = measure_name(points)
-    for axes, told in ((left, "fitted rows"), (right, "held out")):
+    for axes, said in ((left, "fitted rows"), (right, "held out")):
         axes.axline((span[0], span[0]), slope=1, color=INK, linewidth=0.8, label="_guide")
         measure_axis(axes, points, name)
         axes.xaxis.set_major_formatter(axes.yaxis.get_major_formatter())
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.set_xlabel(name)
         axes.set_xlim(span[0] - edge, span[1] + edge)
-        axes.set_title(told, fontsize=9)
+        axes.set_title(said, fontsize=9)
         tidy(axes)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, fontsize=7, loc="upper left", handletextpad=0.2)
-    left.set_ylabel(f"Predicted: {name[0].lower()}{name[1:]}")
+        axes.set_ylabel(f"Predicted: {name[0].lower()}{name[1:]}")
+        axes.yaxis.label.set_visible(axes is left)
     outside = beyond(right, span, edge)
     left.set_ylim(span[0] - edge, span[1] + edge)
     figure.suptitle("\n".join(filter(None, [heading(fit, title), outside])), fontsize=9)
@@ -90,7 +103,7 @@ def beyond(axes: Axes, span: Sequence[float], edge: float) -> str:
         return "nothing could be held out"
     y = np.concatenate(values)
     count = int(((y < span[0] - edge) | (y > span[1] + edge)).sum())
-    return f"{count} held-out predictions lie outside of the axes" if count else ""
+    return f"held-out predictions outside of the axes: {count}" if count else ""
 
 
 def residuals(fit: Fit, models: np.ndarray, title: str = "") -> Figure:
@@ -104,21 +117,25 @@ def residuals(fit: Fit, models: np.ndarray, title: str = "") -> Figure:
     panels = figure.subplots(1, max(len(roles), 1), sharey=True, squeeze=False)[0]
     groups = by_size(points, models)
     for axes, role in zip(panels, roles, strict=False):
+        axes.margins(x=0.1)
         for index, model in enumerate(groups):
             own = models == model
             # Side by side: at one value of a variable all sizes would lie on each other.
-            apart = 1 + 0.03 * (index - (len(groups) - 1) / 2) * (role != "N")
-            axes.plot(
-                points.x[role][own] * apart, fit.residuals[own], marker(index), label=model,
+            aside = APART * (index - (len(groups) - 1) / 2) * (role != "N")
+            place = axes.transData + ScaledTranslation(aside, 0, figure.dpi_scale_trans)
+            [line] = axes.plot(
+                points.x[role][own], fit.residuals[own], marker(index), label=model,
                 color=colour(index), markersize=4, markerfacecolor="none",
             )  # fmt: skip
+            line.set_transform(place)
         axes.axhline(0, color=INK, linewidth=0.8)
         for level in (-fit.delta, fit.delta):
             if np.isfinite(level):
                 axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
         role_axis(axes, points, role)
         tidy(axes)
-    panels[0].set_ylabel(f"Law less data, {SCALES[fit.options.scale]}")
+    weighted = "" if points.noise is None else ", over relative noise"
+    panels[0].set_ylabel(f"Law less data, {SCALES[fit.options.scale]}{weighted}", fontsize=9)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, title=label("model"), frameon=False, loc="outside right upper")
     figure.suptitle(heading(fit, title), fontsize=9)
@@ -155,19 +172,24 @@ def draw_pair(axes: Axes, fit: Fit, known: Floats, x: int, y: int, rank: float) 
     is_ridge = abs(rank) >= RIDGE
     shade = WARN if is_ridge else COLOURS[0]
     axes.plot(known[:, x], known[:, y], ".", color=shade, markersize=3, alpha=0.6, label="draws")
-    axes.plot(centre[names[x]], centre[names[y]], "P", color="black", markersize=5,
+    axes.plot(centre[names[x]], centre[names[y]], "P", color="black", markersize=8,
               markeredgecolor="white", label="estimate")  # fmt: skip
-    for axis, at in ((axes.xaxis, x), (axes.yaxis, y)):
+    sides: tuple[tuple[Axis, Callable[[str], None], int], ...] = (
+        (axes.xaxis, axes.set_xscale, x),
+        (axes.yaxis, axes.set_yscale, y),
+    )
+    for axis, set_scale, at in sides:
         if fit.law.is_log[at] and known[:, at].max() > 10 * known[:, at].min() > 0:
-            axis._set_axes_scale("log")
+            set_scale("log")
             axis.set_major_locator(LogLocator(numticks=3))
-            axis.set_minor_locator(LogLocator(numticks=3))
+            axis.set_minor_locator(NullLocator())
         else:
             axis.set_major_locator(MaxNLocator(2))
     axes.set_xlabel(names[x], fontsize=8)
     axes.set_ylabel(names[y], fontsize=8)
     axes.tick_params(labelsize=7)
-    told = f"ridge {rank:+.2f}" if is_ridge else f"{rank:+.2f}"
+    number = f"{rank:+.2f}".replace("-", "−")
+    told = f"ridge {number}" if is_ridge else number
     axes.set_title(
         told, fontsize=7, pad=2, fontweight="bold" if is_ridge else "normal", loc="right"
     )
@@ -215,17 +237,28 @@ def draw_profile(axes: Axes, one: Profile, is_log: bool) -> None:
               label="95 % interval")  # fmt: skip
     if is_log and one.values.min() > 0 and one.values.max() > 10 * one.values.min():
         axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        if one.values.max() < 1000 * one.values.min():
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_ylim(-0.1, 1.7 * one.quantile)
-    told = f"{interval.estimate:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
-    if interval.identified:
-        axes.set_title(told, fontsize=8)
-    else:
-        axes.set_title(f"{told}\nnot identified", fontsize=8, color=WARN)
+    told = f"{interval.estimate:.3g} [{interval.low:.3g}, {interval.high:.3g}]".replace("-", "−")
+    doubt = "" if interval.identified else "not identified"
+    if not doubt and are_off(one, ends):
+        doubt = "an end lies off the profile"
+    axes.set_title(f"{told}\n{doubt}" if doubt else told, fontsize=8, color=WARN if doubt else "k")
     axes.tick_params(labelsize=7)
     tidy(axes)
+
+
+def are_off(one: Profile, ends: Floats) -> bool:
+    """Whether the profile is not at the quantile where an interval ends: one search went astray."""
+    known = np.isfinite(one.rise)
+    at = np.interp(ends, one.values[known], one.rise[known])
+    return bool((np.abs(at - one.quantile) > OFF * one.quantile).any())
 
 
 def forest(table: pd.DataFrame, intervals: Mapping[str, Interval], title: str = "") -> Figure:
@@ -234,16 +267,17 @@ def forest(table: pd.DataFrame, intervals: Mapping[str, Interval], title: str = 
     Bars and the pale band: the 95 % intervals of the fit itself. Open markers did not converge.
     """
     keys = list(table.columns[3:])
-    figure = new_figure(2.6 + 1.6 * len(keys), 1.3 + 0.2 * len(table))
+    figure = new_figure(2.4 + 1.4 * max(len(keys), 2), 1.3 + 0.2 * len(table))
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     places = np.arange(len(table))[::-1]
+    choices = [tell_choice(str(choice)) for choice in table["choice"]]
     for axes, key in zip(panels, keys, strict=True):
         values = table[key].astype(float).to_numpy()
         given = intervals.get(key)
         if given is not None and np.isfinite([given.low, given.high]).all():
             axes.axvspan(given.low, given.high, color=PALE, alpha=0.5, linewidth=0)
         for place, value, choice, status in zip(
-            places, values, table["choice"], table["status"], strict=True
+            places, values, choices, table["status"], strict=True
         ):
             if np.isfinite(value):
                 face = {} if status == PLAIN else {"markerfacecolor": "white"}
@@ -253,63 +287,20 @@ def forest(table: pd.DataFrame, intervals: Mapping[str, Interval], title: str = 
             else:
                 axes.annotate("not identified", (0.5, place), fontsize=7, color=INK, ha="center",
                               va="center", xycoords=axes.get_yaxis_transform())  # fmt: skip
+        axes.margins(x=0.1)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.tick_params(labelsize=7)
-        axes.set_title(key, fontsize=9)
         axes.set_xlabel(key)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.25)
-    panels[0].set_yticks(places, table["choice"], fontsize=8)
+    panels[0].set_yticks(places, choices, fontsize=8)
+    panels[0].set_ylim(-0.7, len(table) - 0.3)
     note = "band: 95 % interval as fitted; open: at bound, a ridge, or starts disagree"
     figure.suptitle(f"{title}: the same law under other choices\n{note}", fontsize=9)
     return figure
 
 
-# Words and axes
-
-
-def heading(fit: Fit, title: str) -> str:
-    kind = "" if fit.status.kind == PLAIN else f" ({fit.status.kind})"
-    return f"{title}: {fit.law.name} law{kind}" if title else f"{fit.law.name} law{kind}"
-
-
-def by_size(points: Points, models: np.ndarray) -> list[str]:
-    """The models, the smallest first."""
-    size = points.x.get("N", np.arange(len(points)))
-    return list(dict.fromkeys(models[np.argsort(size, kind="stable")].tolist()))
-
-
-def shown(points: Points, y: Floats) -> Floats:
-    """A loss as it is, of an error the accuracy."""
-    return y if points.columns.get("y") == LOSS else 1 - y
-
-
-def measure_name(points: Points) -> str:
-    measure = points.columns.get("y", "accuracy")
-    if measure == LOSS:
-        return f"{label(LOSS)} (nats)"
-    return MAIN_MEASURES.get(measure) or f"{measure} (%)"
-
-
-def measure_axis(axes: Axes, points: Points, name: str) -> None:
-    if points.columns.get("y") == LOSS:
-        axes.set_ylabel(name)
-    else:
-        accuracy_axis(axes, name)
-
-
-def by_value(values: Floats) -> list[tuple[float, np.ndarray]]:
-    """Each value and its rows, the least first."""
-    return [(value, values == value) for value in sorted(set(values.tolist()))]
-
-
-def role_name(points: Points, role: str) -> str:
-    column = points.columns.get(role, "")
-    return label(column) if column in RUNS else f"{role} ({ROLES[role]})"
-
-
-def role_axis(axes: Axes, points: Points, role: str) -> None:
-    """A log axis of a variable, with its column's name; lengths are its ticks."""
-    log_axis(axes, role_name(points, role))
-    if role in ("T", "S") and points.columns.get(role) in RUNS:
-        token_axis(axes, points.x[role], points.columns[role])
+def tell_choice(choice: str) -> str:
+    """A count of parameters by its label, as `N = Parameters`."""
+    head, _, column = choice.partition(" = ")
+    return f"{head} = {label(column)}" if column in RUNS else choice

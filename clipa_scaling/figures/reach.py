@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,17 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from clipa_scaling.figures.fits import (
+from clipa_scaling.figures.fitaxes import (
     by_value,
     measure_axis,
     measure_name,
     role_name,
     shown,
-    varying,
 )
 from clipa_scaling.figures.style import (
     INK,
-    beside,
     colour,
     log_axis,
     marker,
@@ -30,6 +29,7 @@ from clipa_scaling.figures.style import (
 from clipa_scaling.points import LOSS
 from clipa_scaling.rollout import BASELINES
 from clipa_scaling.solve import Points
+from clipa_scaling.tournament import varying
 
 WORST = 1.0  # the largest error of a fraction; what a law says beyond it is no prediction
 ACROSS = 4
@@ -48,9 +48,9 @@ def rollout_errors(table: pd.DataFrame, points: Points, title: str = "") -> Figu
     order = known.groupby("form")["error"].median().sort_values(kind="stable").index
     forms = [name for name in order if name not in BASELINES]
     columns = min(ACROSS, max(len(forms), 1))
-    lines = -(-max(len(forms), 1) // columns)
-    figure = new_figure(2.0 * columns + 1.8, 0.8 + 2.1 * lines)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    rows = -(-max(len(forms), 1) // columns)
+    figure = new_figure(2.0 * columns + 1.8, 0.8 + 2.1 * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for at, (axes, form) in enumerate(zip(panels, forms, strict=False)):
         draw_errors(axes, known, form, splits)
         axes.set_title(form, fontsize=9)
@@ -60,8 +60,12 @@ def rollout_errors(table: pd.DataFrame, points: Points, title: str = "") -> Figu
         axes.tick_params(labelbottom=at + columns >= len(forms))
     for axes in panels[len(forms) :]:
         axes.remove()
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, frameon=False, fontsize=8, loc="outside right upper")
+    lines = {
+        str(line.get_label()): line for axes in panels[: len(forms)] for line in axes.get_lines()
+    }
+    names = [name for name in (*BASELINES, *splits) if name in lines]
+    handles = [lines[name] for name in names]
+    figure.legend(handles, names, frameon=False, fontsize=8, loc="outside right upper")
     figure.suptitle(f"{title}: errors of held-out runs", fontsize=9)
     return figure
 
@@ -141,18 +145,24 @@ def frontier(points: Points, title: str = "") -> Figure:
     x = cells["C"].to_numpy()
     axes.step(x[is_best], y[is_best], where="post", color=INK, linewidth=1)
     for index, (value, own) in enumerate(by_value(cells[role].to_numpy())):
-        style = {"color": colour(index), "linestyle": "none", "marker": marker(index)}
+        style: dict[str, Any] = {
+            "color": colour(index),
+            "linestyle": "none",
+            "marker": marker(index),
+        }
         rest, best = own & ~is_best, own & is_best
         axes.plot(x[rest], y[rest], markerfacecolor="none", markersize=4, alpha=0.7,
                   label=f"{value:g}", **style)  # fmt: skip
         axes.plot(x[best], y[best], markersize=7, label=f"{value:g}, best", **style)
     for edge, at, height in zip(cells["edge"][is_best], x[is_best], y[is_best], strict=True):
-        beside(axes, edge.replace("-", "−"), at, height, (4, -10))
+        axes.annotate(edge.replace("-", "−"), (at, height), fontsize=7, color=INK, ha="right",
+                      xytext=(-6, 3), textcoords="offset points")  # fmt: skip
+    axes.margins(x=0.1)
     log_axis(axes, role_name(points, "C"))
     measure_axis(axes, points, measure_name(points))
     tidy(axes)
     name = role_name(points, role)
     figure.legend(title=name, frameon=False, fontsize=8, loc="outside right upper")
-    note = "best at its compute: filled; − and +: at the least and largest of the grid"
-    figure.suptitle(f"{title}\n{note}", fontsize=9)
+    note = "filled: no cheaper cell is as good; − and +: on the grid's edge, least and largest"
+    figure.suptitle(f"{title}: the best use of compute\n{note}", fontsize=9)
     return figure

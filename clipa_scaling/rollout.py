@@ -151,21 +151,51 @@ def loosen(law: Law, role: str) -> Law:
 def judge(
     points: Points, held: np.ndarray, law: Law, options: Options, draws: int
 ) -> dict[str, object]:
-    future = points.take(held)
     try:
-        found = fit(points.take(~held), law, options)
+        found, predicted = predict_held(points, held, law, options)
     except LawError as error:
         return {"status": str(error)}
-    if found.status.kind == "not identified":
-        return {"status": str(found.status)}
-    predicted = found.predict(future.x)
     if not np.isfinite(predicted).all():
         why = "no prediction: the form has a level for each size, and this one has none"
         return {"status": why, "drop_error": judge_drops(found, points, held)}
     told: dict[str, object] = {"status": found.status.kind, **measure(predicted, points, held)}
     if draws:
-        told["covered"] = covered(found, future, draws)
+        told["covered"] = covered(found, points.take(held), draws)
     return told
+
+
+def predict_held(
+    points: Points, held: np.ndarray, law: Law, options: Options
+) -> tuple[Fit, Floats]:
+    """The form fitted without the rows held out, and its y of them: NaN of a level it lacks.
+
+    LawError where the other rows do not identify it.
+    """
+    found = fit(points.take(~held), law, options)
+    if found.status.kind == "not identified":
+        raise LawError(str(found.status))
+    return found, found.predict(points.take(held).x)
+
+
+def predict_splits(points: Points, law: Law, options: Options) -> pd.DataFrame:
+    """What a form says of the rows of each split, fitted without them: `split`, `row`, `predicted`.
+
+    Splits that `rollout` gives no error for are missing.
+    """
+    tables = []
+    for split in find_splits(points):
+        if split.why:
+            continue
+        try:
+            _, predicted = predict_held(points, split.held, loosen(law, split.role), options)
+        except LawError:
+            continue
+        if not np.isfinite(predicted).all():
+            continue
+        rows = {"row": np.flatnonzero(split.held), "predicted": predicted}
+        tables.append(pd.DataFrame(rows).assign(split=split.name))
+    names = ["split", "row", "predicted"]
+    return pd.concat(tables)[names] if tables else pd.DataFrame(columns=names)
 
 
 def measure(predicted: Floats, points: Points, held: np.ndarray) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,7 @@ def find_compared(
     starts = find_starts(tables["runs"], joined["run"])
     known = tables["runs"].drop_duplicates("run").set_index("run")
     source = known.loc[[start for start, _ in starts]].reset_index()
+    check_known(source, [size, length, "samples", "seed"])
     frame = pd.DataFrame(
         {
             "run": joined["run"].astype(str).to_numpy(),
@@ -106,6 +107,17 @@ def find_compared(
     return found
 
 
+def check_known(source: pd.DataFrame, names: Sequence[str]) -> None:
+    """TableError for the first run without a number that places it."""
+    for name in names:
+        missing = source.loc[source[name].isna(), "run"]
+        if len(missing):
+            raise TableError(
+                f"runs: {missing.iloc[0]} has no {name}, as {len(missing)} of {len(source)}, and "
+                "has no place in a comparison; leave it out in exclusions.yaml"
+            )
+
+
 def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
     """Done runs of one stage, or of those from scratch, less what never enters a comparison."""
     parents = set(runs.loc[runs["kind"].isin(["decay", "finetune"]), "parent"].dropna())
@@ -135,12 +147,9 @@ def choose_evals(
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     chosen = chosen[chosen["run"].isin(runs["run"]) & chosen["value"].notna()]
     chosen = chosen[chosen["size"].fillna("training") != "full"]
-    common = chosen["protocol"] == "common"
-    if common.any():
-        chosen = chosen[common]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
-    chosen = chosen[chosen["set"] == eval_set]
+    chosen = take_one_protocol(chosen[chosen["set"] == eval_set])
     chosen = take_one_way(mark_named(chosen, runs))
     check_one_benchmark(chosen)
     if is_fraction and not chosen["value"].between(0, 1).all():
@@ -153,6 +162,21 @@ def choose_evals(
     return chosen[["run", "samples", "set", "value", "n", "protocol", "evaluator"]]
 
 
+def take_one_protocol(evals: pd.DataFrame) -> pd.DataFrame:
+    """The rows under `common`, or under the one protocol there is; TableError where runs lack it."""
+    told = evals["protocol"].fillna("")
+    protocol = "common" if (told == "common").any() else next(iter(told), "")
+    lacking = sorted(set(evals["run"]) - set(evals.loc[told == protocol, "run"]))
+    if lacking:
+        others = ", ".join(sorted(set(told[evals["run"].isin(lacking)])))
+        raise TableError(
+            f"evals: {len(lacking)} of {evals['run'].nunique()} runs, such as {lacking[0]}, have "
+            f"protocol={others or 'none'} and not {protocol or 'none'}, and a comparison mixes none; "
+            "measure them again with --evaluate, or leave them out in exclusions.yaml"
+        )
+    return evals[told == protocol]
+
+
 def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
     """Of each run the one from scratch that it goes back to, and the one that all begins with."""
     parents = dict(zip(runs["run"], runs["parent"].fillna(""), strict=True))
@@ -160,7 +184,12 @@ def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
     found = []
     for run in wanted:
         start = str(run)
-        while kinds[start] == "finetune" and parents[start] in parents:
+        while kinds[start] == "finetune" and parents[start]:
+            if parents[start] not in parents:
+                raise TableError(
+                    f"runs: {start} starts from {parents[start]}, which is not in the table; its "
+                    "lengths and samples are unknown: leave it out in exclusions.yaml"
+                )
             start = parents[start]
         root = start
         while parents.get(root, ""):
@@ -217,14 +246,26 @@ def find_full(
         return dict.fromkeys(models, int(rows["length"].max()))
     found = {}
     for model in models:
-        patch = load_model(model).patch
-        peers = [other for other in models if load_model(other).patch == patch]
+        patch = find_patch(model)
+        peers = [other for other in models if find_patch(other) == patch]
         of_peers = source.loc[rows.index[rows["model"].isin(peers)]]
         masked = of_peers[(of_peers["image_reduction"] != "resize").fillna(False)]
-        sides = masked["image_size"].dropna().astype(int) // patch
+        sides = (
+            masked["image_size"].dropna().astype(int) // patch
+            if patch
+            else pd.Series([], dtype=int)
+        )
         most = sides[sides > 0].max() ** 2 if (sides > 0).any() else 0
         found[model] = int(max(most, rows.loc[rows["model"].isin(peers), "length"].max()))
     return found
+
+
+def find_patch(model: str) -> int:
+    """Pixels; 0 for a model of another program, whose longest length is the reference."""
+    try:
+        return load_model(model).patch
+    except ValueError:
+        return 0
 
 
 def same_size(rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from clipa_scaling.tolerated import EPSILON
 from clipa_scaling.verdict import Verdict
 from clipa_scaling.verdicttable import print_verdict
 
+LEAST_DRAWS = 200
 __all__ = ["judge", "judge_study", "main", "print_verdicts"]
 
 
@@ -58,7 +59,14 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--band", type=float, default=BAND, help="slopes that count as none")
     parser.add_argument("--seed-sd", type=float, help="noise of seeds, a fraction of 1")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.draws < LEAST_DRAWS:
+        parser.error(f"--draws {given.draws}: allowed: {LEAST_DRAWS} or more, for ends of 95 %")
+    if given.epsilon <= 0 or given.band < 0:
+        parser.error(
+            f"--epsilon {given.epsilon:g} --band {given.band:g}: allowed: above 0, and 0 or more"
+        )
+    return given
 
 
 def read_study(given: argparse.Namespace) -> list[Compared]:

@@ -134,7 +134,7 @@ def residuals(fit: Fit, models: np.ndarray, title: str = "") -> Figure:
                 axes.axhline(level, color=INK, linewidth=0.8, linestyle=":")
         role_axis(axes, points, role)
         tidy(axes)
-    weighted = "" if points.noise is None else ", over relative noise"
+    weighted = "" if points.noise is None else "\nover relative noise"
     panels[0].set_ylabel(f"Law less data, {SCALES[fit.options.scale]}{weighted}", fontsize=9)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, title=label("model"), frameon=False, loc="outside right upper")
@@ -230,9 +230,9 @@ def draw_profile(axes: Axes, one: Profile, is_log: bool) -> None:
     axes.plot(one.values, one.rise, color=COLOURS[0], label="profile")
     axes.axhline(one.quantile, color=INK, linewidth=0.8, linestyle="--")
     axes.plot([interval.estimate], [0], "o", color="black", markersize=4, label="estimate")
-    inside = one.values.min() <= np.array([interval.low, interval.high])
-    inside &= one.values.max() >= np.array([interval.low, interval.high])
-    ends = np.array([interval.low, interval.high])[inside]
+    both = np.array([interval.low, interval.high])
+    seen = (one.values.min() <= both) & (both <= one.values.max())
+    ends = both[np.isfinite(both) & (seen | interval.identified)]
     axes.plot(ends, np.full(len(ends), one.quantile), "D", color=WARN, markersize=5,
               label="95 % interval")  # fmt: skip
     if is_log and one.values.min() > 0 and one.values.max() > 10 * one.values.min():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 
 from clipa_scaling.answers import BAND
 from clipa_scaling.collect import load_tables
@@ -40,6 +41,19 @@ def judge_study(tables: dict[str, pd.DataFrame]) -> list[Verdict]:
 def print_verdicts(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     for verdict in judge_study(tables):
         print_verdict(console, verdict)
+        warn_of_unmeasured(console, verdict.compared)
+
+
+def warn_of_unmeasured(console: Console, compared: Compared) -> None:
+    """A line on done runs that have no value at their end, and so no say."""
+    runs = compared.unmeasured
+    if runs:
+        console.print(
+            f"[yellow]warning:[/] {len(runs)} done run{'s' * (len(runs) > 1)} without "
+            f"{compared.measure} on {compared.eval_set} not compared, such as {escape(runs[0])}; "
+            "where such runs cluster in size or length, an answer leans",
+            soft_wrap=True,
+        )
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -111,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epsilon=given.epsilon,
         )
         print_verdict(Console(), verdict)
+        warn_of_unmeasured(Console(), compared)
     return 0
 
 

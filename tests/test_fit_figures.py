@@ -12,9 +12,10 @@ from clipa_scaling.figures import fits, reach
 from clipa_scaling.figures.plotted import read_plotted
 from clipa_scaling.laws import multiplicative
 from clipa_scaling.profile import Interval, Profile, intervals, profile
-from clipa_scaling.rollout import find_splits, loosen, predict_splits, rollout
+from clipa_scaling.rollout import loosen, predict_splits, rollout
 from clipa_scaling.sensitivity import sensitivity
 from clipa_scaling.solve import Fit, Options, Points, fit
+from clipa_scaling.splits import find_splits
 
 COLUMNS = {"N": "image_params", "D": "samples", "T": "image_tokens", "C": "train_flops"}
 QUICK = Options(scale="log", starts=256, keep=4)

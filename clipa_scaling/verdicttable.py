@@ -15,7 +15,8 @@ from clipa_scaling.show import si
 from clipa_scaling.slopes import POOLED
 from clipa_scaling.verdict import Verdict, say
 
-NUMBERS = ["slope", "low", "high", "values", "bounds"]
+UNKNOWN = "–"
+NO_INTERVAL = f"{UNKNOWN} (no interval)"
 MISFIT = (
     "lr was not tuned for every cell: a rate that fits some better than others can make a trend, "
     "or hide one (docs/tuning.md)"
@@ -123,20 +124,37 @@ def grid_table(
 
 def slope_table(verdict: Verdict) -> Table:
     """d log m / d log N: a row for each path and length; of further scales the slope alone."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="d log m / d log N", title_justify="left")
     slopes = verdict.slopes
-    first, *others = dict.fromkeys(slopes["scale"])
-    table.add_column("path", no_wrap=True)
-    for name in (label(verdict.compared.length), first, *others, "values", "bounds"):
-        table.add_column(name, justify="right", no_wrap=name == first)
+    names = ["path", label(verdict.compared.length)]
+    table = scale_table("d log m / d log N", names, slopes)
     known = slopes[slopes["slope"].notna()]
     for (path, tokens), rows in known.groupby(["path", "length"], sort=False):
-        slope, low, high, values, bounds = rows.iloc[0][NUMBERS]
-        shown = "-" if math.isnan(low) else f"{slope:.3f} [{low:.3f}, {high:.3f}]"
-        more = [f"{value:.3f}" for value in rows["slope"][1:].to_numpy(float)]
         name = "pooled" if tokens == POOLED else str(tokens)
-        table.add_row(str(path), name, shown, *more, f"{values}", f"{bounds}")
+        table.add_row(str(path), name, *tell_scales(rows, "slope"))
     return table
+
+
+def scale_table(title: str, names: list[str], rows: pd.DataFrame) -> Table:
+    """Its head: names, a column for each scale, and on how many values the first one rests."""
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left"
+    )
+    first, *others = dict.fromkeys(rows["scale"])
+    table.add_column(names[0], no_wrap=True)
+    for name in (*names[1:], first, *others, "values (bounds)"):
+        table.add_column(name, justify="right", no_wrap=name == first)
+    return table
+
+
+def tell_scales(rows: pd.DataFrame, name: str) -> list[str]:
+    """The first scale's number with its interval, the others' alone; none without an interval."""
+    first = rows.iloc[0]
+    told = NO_INTERVAL if math.isnan(first["low"]) else row_text(name, "low", "high", "", 3)(first)
+    more = [
+        UNKNOWN if math.isnan(row["low"]) else f"{row[name]:.3f}"
+        for _, row in rows.iloc[1:].iterrows()
+    ]
+    return [told, *more, f"{first['values']} ({first['bounds']})"]
 
 
 def tolerated_table(verdict: Verdict) -> Table:
@@ -155,18 +173,9 @@ def tolerated_table(verdict: Verdict) -> Table:
 
 def exponent_table(verdict: Verdict) -> Table:
     """nu: a row for each path; of further scales the exponent alone."""
-    title = "nu = -d log T / d log N"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    first, *others = dict.fromkeys(verdict.nu["scale"])
-    table.add_column("path", no_wrap=True)
-    for name in (first, *others, "values", "bounds"):
-        table.add_column(name, justify="right", no_wrap=name == first)
+    table = scale_table("nu = -d log T / d log N", ["path"], verdict.nu)
     for path, rows in verdict.nu[verdict.nu["nu"].notna()].groupby("path", sort=False):
-        nu, low, high = rows.iloc[0][["nu", "low", "high"]]
-        shown = "-" if math.isnan(low) else f"{nu:.3f} [{low:.3f}, {high:.3f}]"
-        more = [f"{value:.3f}" for value in rows["nu"][1:].to_numpy(float)]
-        counts = [f"{rows.iloc[0][name]}" for name in ("values", "bounds")]
-        table.add_row(str(path), shown, *more, *counts)
+        table.add_row(str(path), *tell_scales(rows, "nu"))
     return table
 
 

@@ -196,16 +196,16 @@ def crossing_table(verdict: Verdict) -> Table:
 
 
 def drop_table(drops: pd.DataFrame) -> Table:
-    """d of the drop: a row for each sample count, a column for each scale."""
+    """d of the drop: a row for each sample count and scale."""
     title = "exponent of N in the drop: above 0 it shrinks with size (a description, no evidence)"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    table.add_column("D", justify="right")
-    scales = list(dict.fromkeys(drops["scale"]))
-    for name in (*scales, "on all scales"):
+    for name in ("D", "scale", "exponent", "on all scales"):
         table.add_column(name, justify="right", no_wrap=True)
     shown = row_text("delta", "low", "high", "", 2)
     for samples, rows in drops.groupby("samples"):
-        told = ["-" if math.isnan(row["delta"]) else shown(row) for _, row in rows.iterrows()]
         alike = str(rows.iloc[0]["answer"]) if rows["robust"].all() else "not robust"
-        table.add_row(si(float(str(samples))), *told, alike)
+        ends = [(si(float(str(samples))), alike)] + [("", "")] * (len(rows) - 1)
+        for (count, answer), (_, row) in zip(ends, rows.iterrows(), strict=True):
+            told = NO_INTERVAL if math.isnan(row["low"]) else shown(row)
+            table.add_row(count, str(row["scale"]), told, answer)
     return table

@@ -21,6 +21,10 @@ MISFIT = (
     "lr was not tuned for every cell: a rate that fits some better than others can make a trend, "
     "or hide one (docs/tuning.md)"
 )
+RESIDUALS = (
+    "the drop's exponent apart: its intervals draw the residuals of its own fit again, whose sd, "
+    "in the scale's units, stands beside them"
+)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
@@ -55,7 +59,7 @@ def list_tables(verdict: Verdict) -> Iterator[Table]:
         title = "drop from the full length, points"
         yield grid_table(verdict, rows[rows["drop"].notna()], title, say_drop)
     if verdict.drops["delta"].notna().any():
-        yield drop_table(verdict.drops)
+        yield drop_table(verdict.drops, draws_residuals(verdict))
     if verdict.slopes["low"].notna().any():
         yield slope_table(verdict)
     if reads_m and len(verdict.tolerated):
@@ -79,6 +83,8 @@ def tell(verdict: Verdict) -> list[str]:
 def tell_conditions(verdict: Verdict) -> list[str]:
     """Under which a verdict's numbers stand: noise, rates that were not tuned, drops not fitted."""
     lines = [verdict.noise]
+    if draws_residuals(verdict) and verdict.drops["delta"].notna().any():
+        lines.append(RESIDUALS)
     if not all("lr" in names.split(" | ") for names in verdict.compared.runs["tuned"]):
         lines.append(MISFIT)
     lacks = dict.fromkeys(verdict.drops["because"])
@@ -195,11 +201,17 @@ def crossing_table(verdict: Verdict) -> Table:
     return table
 
 
-def drop_table(drops: pd.DataFrame) -> Table:
-    """d of the drop: a row for each sample count and scale."""
+def draws_residuals(verdict: Verdict) -> bool:
+    """Whether the drop's exponent has its intervals from residuals: where seeds are unknown."""
+    return any(item.key == "seeds" for item in verdict.missing)
+
+
+def drop_table(drops: pd.DataFrame, of_residuals: bool) -> Table:
+    """d of the drop: a row for each sample count and scale; of_residuals: with their sd."""
     title = "exponent of N in the drop: above 0 it shrinks with size (a description, no evidence)"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for name in ("D", "scale", "exponent", "on all scales"):
+    more = ("residual sd",) if of_residuals else ()
+    for name in ("D", "scale", "exponent", *more, "on all scales"):
         table.add_column(name, justify="right", no_wrap=True)
     shown = row_text("delta", "low", "high", "", 2)
     for samples, rows in drops.groupby("samples"):
@@ -207,5 +219,6 @@ def drop_table(drops: pd.DataFrame) -> Table:
         ends = [(si(float(str(samples))), alike)] + [("", "")] * (len(rows) - 1)
         for (count, answer), (_, row) in zip(ends, rows.iterrows(), strict=True):
             told = NO_INTERVAL if math.isnan(row["low"]) else shown(row)
-            table.add_row(count, str(row["scale"]), told, answer)
+            sd = [f"{row['residual_sd']:.4f}"] if of_residuals else []
+            table.add_row(count, str(row["scale"]), told, *sd, answer)
     return table

@@ -145,6 +145,24 @@ def test_the_verdict_on_a_table_says_what_it_lacks_and_shows_the_papers_exponent
     assert out.count("not robust") == 3 and "0.22 [0.1" in out
 
 
+def test_the_papers_exponent_stands_beside_the_sd_of_the_residuals_it_is_drawn_from(
+    table: pd.DataFrame, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = "its intervals draw the residuals of its own fit again"
+    assert judge_main(["--published", "v1 Table 11", "--draws", "50"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert " ".join(" ".join(lines).split()).count(said) == 4
+    sd = chosen(table, "v1 Table 11", "resize")["residual_sd"]
+    for scale in sd.index:
+        shown = [line.split("]")[1].split()[0] for line in lines if f" {scale} " in line]
+        assert len(shown) == 4 and float(shown[-1]) == pytest.approx(sd[scale], rel=0.02)
+    given = ["--published", "v1 Table 11", "--draws", "50", "--seed-sd", "0.002"]
+    assert judge_main(given) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert said not in out and "residual sd" not in out
+
+
 def test_a_folder_without_tables_and_an_unknown_count_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no such table; it comes with a clone"):
         read_cells(tmp_path)

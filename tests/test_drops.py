@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import least_squares
-from test_inverse import SMALL, compare, study
+from test_inverse import SMALL, compare, narrow, study
 
 from clipa_scaling import papertables
 from clipa_scaling.answers import UNDETERMINED
@@ -236,3 +236,12 @@ def test_a_study_of_one_sample_count_has_them_where_it_has_no_verdict() -> None:
     assert verdict.drops["low"].gt(0).all() and verdict.drops["robust"].all()
     told = verdict.multipliers
     assert (told["drop_low"] < told["drop"]).all() and (told["drop"] < told["drop_high"]).all()
+
+
+def test_eighty_columns_hold_every_interval_of_the_drops_exponent() -> None:
+    verdict = judge(compare(study(inverse)), draws=50)
+    drops = verdict.drops.assign(delta=-0.111, low=-0.222, high=-0.333)
+    out = narrow(replace(verdict, drops=drops))
+    assert "…" not in out
+    assert out.count("-0.11 [-0.22, -0.33]") == len(drops) == 3 * len(SMALL.samples)
+    assert out.count("-log error  ") >= len(SMALL.samples)

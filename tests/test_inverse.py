@@ -298,15 +298,6 @@ def test_numbers_without_an_interval_are_not_shown() -> None:
     assert all("– (no interval) – – " in line and "0.777" not in line for line in ratio)
 
 
-def test_eighty_columns_hold_every_interval_of_the_drops_exponent() -> None:
-    verdict = judge(compare(study(inverse)), draws=50)
-    drops = verdict.drops.assign(delta=-0.111, low=-0.222, high=-0.333)
-    out = narrow(replace(verdict, drops=drops))
-    assert "…" not in out
-    assert out.count("-0.11 [-0.22, -0.33]") == len(drops) == 3 * len(SMALL.samples)
-    assert out.count("-log error  ") >= len(SMALL.samples)
-
-
 def test_a_sweep_ends_with_a_verdict_only_where_all_axes_vary() -> None:
     for design, says in ((SMALL, True), (replace(SMALL, samples=SMALL.samples[:1]), False)):
         buffer = io.StringIO()

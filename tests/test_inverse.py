@@ -285,12 +285,13 @@ def narrow(verdict: Verdict) -> str:
 def test_numbers_without_an_interval_are_not_shown() -> None:
     """Of the path and, elsewhere, of the last scale alone."""
     verdict = judge(compare(study(inverse)), draws=50)
-    numbers = {"slopes": verdict.slopes.copy(), "nu": verdict.nu.copy()}
-    for table, name in zip(numbers.values(), ("slope", "nu"), strict=True):
+    slopes, nu = verdict.slopes.copy(), verdict.nu.copy()
+    for table, name in ((slopes, "slope"), (nu, "nu")):
         table[name] = 0.777
         lacks = (table["path"] == FIXED_RATIO) | (table["scale"] == "-log error")
         table.loc[lacks, ["low", "high"]] = np.nan
-    lines = [" ".join(line.split()) for line in narrow(replace(verdict, **numbers)).split("\n")]
+    out = narrow(replace(verdict, slopes=slopes, nu=nu))
+    lines = [" ".join(line.split()) for line in out.split("\n")]
     fixed = [line for line in lines if line.startswith("fixed D ") and "0.777" in line]
     ratio = [line for line in lines if line.startswith("fixed D/N ") and "no interval" in line]
     assert len(fixed) == len(ratio) == 2 + 1 + 1  # lengths, pooled, nu

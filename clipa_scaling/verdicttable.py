@@ -15,10 +15,15 @@ from clipa_scaling.show import si
 from clipa_scaling.slopes import POOLED
 from clipa_scaling.verdict import Verdict, say
 
-NUMBERS = ["slope", "low", "high", "values", "bounds"]
+UNKNOWN = "–"
+NO_INTERVAL = f"{UNKNOWN} (no interval)"
 MISFIT = (
     "lr was not tuned for every cell: a rate that fits some better than others can make a trend, "
     "or hide one (docs/tuning.md)"
+)
+RESIDUALS = (
+    "the drop's exponent apart: its intervals draw the residuals of its own fit again, whose sd, "
+    "in the scale's units, stands beside them"
 )
 
 
@@ -54,7 +59,7 @@ def list_tables(verdict: Verdict) -> Iterator[Table]:
         title = "drop from the full length, points"
         yield grid_table(verdict, rows[rows["drop"].notna()], title, say_drop)
     if verdict.drops["delta"].notna().any():
-        yield drop_table(verdict.drops)
+        yield drop_table(verdict.drops, draws_residuals(verdict))
     if verdict.slopes["low"].notna().any():
         yield slope_table(verdict)
     if reads_m and len(verdict.tolerated):
@@ -78,6 +83,8 @@ def tell(verdict: Verdict) -> list[str]:
 def tell_conditions(verdict: Verdict) -> list[str]:
     """Under which a verdict's numbers stand: noise, rates that were not tuned, drops not fitted."""
     lines = [verdict.noise]
+    if draws_residuals(verdict) and verdict.drops["delta"].notna().any():
+        lines.append(RESIDUALS)
     if not all("lr" in names.split(" | ") for names in verdict.compared.runs["tuned"]):
         lines.append(MISFIT)
     lacks = dict.fromkeys(verdict.drops["because"])
@@ -123,20 +130,37 @@ def grid_table(
 
 def slope_table(verdict: Verdict) -> Table:
     """d log m / d log N: a row for each path and length; of further scales the slope alone."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="d log m / d log N", title_justify="left")
     slopes = verdict.slopes
-    first, *others = dict.fromkeys(slopes["scale"])
-    table.add_column("path", no_wrap=True)
-    for name in (label(verdict.compared.length), first, *others, "values", "bounds"):
-        table.add_column(name, justify="right", no_wrap=name == first)
+    names = ["path", label(verdict.compared.length)]
+    table = scale_table("d log m / d log N", names, slopes)
     known = slopes[slopes["slope"].notna()]
     for (path, tokens), rows in known.groupby(["path", "length"], sort=False):
-        slope, low, high, values, bounds = rows.iloc[0][NUMBERS]
-        shown = "-" if math.isnan(low) else f"{slope:.3f} [{low:.3f}, {high:.3f}]"
-        more = [f"{value:.3f}" for value in rows["slope"][1:].to_numpy(float)]
         name = "pooled" if tokens == POOLED else str(tokens)
-        table.add_row(str(path), name, shown, *more, f"{values}", f"{bounds}")
+        table.add_row(str(path), name, *tell_scales(rows, "slope"))
     return table
+
+
+def scale_table(title: str, names: list[str], rows: pd.DataFrame) -> Table:
+    """Its head: names, a column for each scale, and on how many values the first one rests."""
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left"
+    )
+    first, *others = dict.fromkeys(rows["scale"])
+    table.add_column(names[0], no_wrap=True)
+    for name in (*names[1:], first, *others, "values (bounds)"):
+        table.add_column(name, justify="right", no_wrap=name == first)
+    return table
+
+
+def tell_scales(rows: pd.DataFrame, name: str) -> list[str]:
+    """The first scale's number with its interval, the others' alone; none without an interval."""
+    first = rows.iloc[0]
+    told = NO_INTERVAL if math.isnan(first["low"]) else row_text(name, "low", "high", "", 3)(first)
+    more = [
+        UNKNOWN if math.isnan(row["low"]) else f"{row[name]:.3f}"
+        for _, row in rows.iloc[1:].iterrows()
+    ]
+    return [told, *more, f"{first['values']} ({first['bounds']})"]
 
 
 def tolerated_table(verdict: Verdict) -> Table:
@@ -155,18 +179,9 @@ def tolerated_table(verdict: Verdict) -> Table:
 
 def exponent_table(verdict: Verdict) -> Table:
     """nu: a row for each path; of further scales the exponent alone."""
-    title = "nu = -d log T / d log N"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    first, *others = dict.fromkeys(verdict.nu["scale"])
-    table.add_column("path", no_wrap=True)
-    for name in (first, *others, "values", "bounds"):
-        table.add_column(name, justify="right", no_wrap=name == first)
+    table = scale_table("nu = -d log T / d log N", ["path"], verdict.nu)
     for path, rows in verdict.nu[verdict.nu["nu"].notna()].groupby("path", sort=False):
-        nu, low, high = rows.iloc[0][["nu", "low", "high"]]
-        shown = "-" if math.isnan(low) else f"{nu:.3f} [{low:.3f}, {high:.3f}]"
-        more = [f"{value:.3f}" for value in rows["nu"][1:].to_numpy(float)]
-        counts = [f"{rows.iloc[0][name]}" for name in ("values", "bounds")]
-        table.add_row(str(path), shown, *more, *counts)
+        table.add_row(str(path), *tell_scales(rows, "nu"))
     return table
 
 
@@ -186,17 +201,24 @@ def crossing_table(verdict: Verdict) -> Table:
     return table
 
 
-def drop_table(drops: pd.DataFrame) -> Table:
-    """d of the drop: a row for each sample count, a column for each scale."""
+def draws_residuals(verdict: Verdict) -> bool:
+    """Whether the drop's exponent has its intervals from residuals: where seeds are unknown."""
+    return any(item.key == "seeds" for item in verdict.missing)
+
+
+def drop_table(drops: pd.DataFrame, of_residuals: bool) -> Table:
+    """d of the drop: a row for each sample count and scale; of_residuals: with their sd."""
     title = "exponent of N in the drop: above 0 it shrinks with size (a description, no evidence)"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    table.add_column("D", justify="right")
-    scales = list(dict.fromkeys(drops["scale"]))
-    for name in (*scales, "on all scales"):
+    more = ("residual sd",) if of_residuals else ()
+    for name in ("D", "scale", "exponent", *more, "on all scales"):
         table.add_column(name, justify="right", no_wrap=True)
     shown = row_text("delta", "low", "high", "", 2)
     for samples, rows in drops.groupby("samples"):
-        told = ["-" if math.isnan(row["delta"]) else shown(row) for _, row in rows.iterrows()]
         alike = str(rows.iloc[0]["answer"]) if rows["robust"].all() else "not robust"
-        table.add_row(si(float(str(samples))), *told, alike)
+        ends = [(si(float(str(samples))), alike)] + [("", "")] * (len(rows) - 1)
+        for (count, answer), (_, row) in zip(ends, rows.iterrows(), strict=True):
+            told = NO_INTERVAL if math.isnan(row["low"]) else shown(row)
+            sd = [f"{row['residual_sd']:.4f}"] if of_residuals else []
+            table.add_row(count, str(row["scale"]), told, *sd, answer)
     return table

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import least_squares
-from test_inverse import SMALL, compare, study
+from test_inverse import SMALL, compare, narrow, study
 
 from clipa_scaling import papertables
 from clipa_scaling.answers import UNDETERMINED
@@ -145,6 +145,24 @@ def test_the_verdict_on_a_table_says_what_it_lacks_and_shows_the_papers_exponent
     assert out.count("not robust") == 3 and "0.22 [0.1" in out
 
 
+def test_the_papers_exponent_stands_beside_the_sd_of_the_residuals_it_is_drawn_from(
+    table: pd.DataFrame, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = "its intervals draw the residuals of its own fit again"
+    assert judge_main(["--published", "v1 Table 11", "--draws", "50"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert " ".join(" ".join(lines).split()).count(said) == 4
+    sd = chosen(table, "v1 Table 11", "resize")["residual_sd"]
+    for scale in sd.index:
+        shown = [line.split("]")[1].split()[0] for line in lines if f" {scale} " in line]
+        assert len(shown) == 4 and float(shown[-1]) == pytest.approx(sd[scale], rel=0.02)
+    given = ["--published", "v1 Table 11", "--draws", "50", "--seed-sd", "0.002"]
+    assert judge_main(given) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert said not in out and "residual sd" not in out
+
+
 def test_a_folder_without_tables_and_an_unknown_count_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="no such table; it comes with a clone"):
         read_cells(tmp_path)
@@ -218,3 +236,12 @@ def test_a_study_of_one_sample_count_has_them_where_it_has_no_verdict() -> None:
     assert verdict.drops["low"].gt(0).all() and verdict.drops["robust"].all()
     told = verdict.multipliers
     assert (told["drop_low"] < told["drop"]).all() and (told["drop"] < told["drop_high"]).all()
+
+
+def test_eighty_columns_hold_every_interval_of_the_drops_exponent() -> None:
+    verdict = judge(compare(study(inverse)), draws=50)
+    drops = verdict.drops.assign(delta=-0.111, low=-0.222, high=-0.333)
+    out = narrow(replace(verdict, drops=drops))
+    assert "…" not in out
+    assert out.count("-0.11 [-0.22, -0.33]") == len(drops) == 3 * len(SMALL.samples)
+    assert out.count("-log error  ") >= len(SMALL.samples)

@@ -275,6 +275,30 @@ def test_the_command_prints_multipliers_slopes_verdict_and_sentence(
     assert main([f"{tmp_path}/none"]) == 1
 
 
+def narrow(verdict: Verdict) -> str:
+    """As a terminal of 80 columns shows it."""
+    buffer = io.StringIO()
+    print_verdict(Console(file=buffer, width=80), verdict)
+    return buffer.getvalue()
+
+
+def test_numbers_without_an_interval_are_not_shown() -> None:
+    """Of the path and, elsewhere, of the last scale alone."""
+    verdict = judge(compare(study(inverse)), draws=50)
+    slopes, nu = verdict.slopes.copy(), verdict.nu.copy()
+    for table, name in ((slopes, "slope"), (nu, "nu")):
+        table[name] = 0.777
+        lacks = (table["path"] == FIXED_RATIO) | (table["scale"] == "-log error")
+        table.loc[lacks, ["low", "high"]] = np.nan
+    out = narrow(replace(verdict, slopes=slopes, nu=nu))
+    lines = [" ".join(line.split()) for line in out.split("\n")]
+    fixed = [line for line in lines if line.startswith("fixed D ") and "0.777" in line]
+    ratio = [line for line in lines if line.startswith("fixed D/N ") and "no interval" in line]
+    assert len(fixed) == len(ratio) == 2 + 1 + 1  # lengths, pooled, nu
+    assert all(line.count("0.777") == 2 and "] 0.777 – " in line for line in fixed)
+    assert all("– (no interval) – – " in line and "0.777" not in line for line in ratio)
+
+
 def test_a_sweep_ends_with_a_verdict_only_where_all_axes_vary() -> None:
     for design, says in ((SMALL, True), (replace(SMALL, samples=SMALL.samples[:1]), False)):
         buffer = io.StringIO()

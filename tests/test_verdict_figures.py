@@ -70,6 +70,16 @@ def test_tolerated_lengths_are_those_of_the_verdict(verdict: Verdict) -> None:
     assert slope == pytest.approx(-nu["nu"])
 
 
+def test_an_exponent_without_an_interval_is_neither_named_nor_drawn(verdict: Verdict) -> None:
+    nu = verdict.nu.copy()
+    nu.loc[nu["path"] == "fixed D", ["low", "high"]] = np.nan
+    figure = tolerated_lengths(replace(verdict, nu=nu))
+    drawn = read_plotted(figure)
+    own = drawn[drawn["panel"].str.startswith("fixed D\n")]
+    assert "fixed D\nν not known" in {axes.get_title() for axes in figure.axes}
+    assert len(own) and "ν" not in set(own["series"])
+
+
 def test_slopes_stand_with_their_intervals(verdict: Verdict) -> None:
     figure = slopes_by_path(verdict)
     drawn = read_plotted(figure)

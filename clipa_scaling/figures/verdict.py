@@ -172,15 +172,13 @@ def draw_tolerated(axes: Axes, line: pd.DataFrame, index: int, name: str, joined
 
 
 def draw_exponent(axes: Axes, points: pd.DataFrame, nu: dict[str, float]) -> str:
-    """The line of the exponent with its band; what it is, in words."""
-    if not np.isfinite(nu["nu"]):
+    """The line of the exponent with its band, where it has an interval; what it is, in words."""
+    if not np.isfinite([nu["nu"], nu["low"], nu["high"]]).all():
         return "ν not known"
     log_n, log_t = np.log(points["size"].astype(float)), np.log(points["tokens"].astype(float))
     x = np.linspace(log_n.min(), log_n.max(), 40)
     away = x - log_n.mean()
     axes.plot(np.exp(x), np.exp(log_t.mean() - nu["nu"] * away), "--", color=INK, label="ν")
-    if not np.isfinite([nu["low"], nu["high"]]).all():
-        return f"ν = {nu['nu']:.2f}, interval not known"
     ends = [np.exp(log_t.mean() - nu[end] * away) for end in ("low", "high")]
     axes.fill_between(
         np.exp(x),

@@ -99,9 +99,13 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
     scatter = measure_scatter(compared, assumptions.seed_sd)
     truths = find_truths(compared, scatter, assumptions)
     reckoned = reckon(compared, truths[INVERSE], scatter)
+    is_over = bool(compared.runs["done"].all())  # nothing is left to make up
     told = [
-        expect(compared, truth, scatter, reckoned, assumptions.worlds).assign(truth=name)
+        expect(compared, truth, scatter, reckoned, 1 if is_over else assumptions.worlds).assign(
+            truth=name
+        )
         for name, truth in truths.items()
+        if name == FITTED or not is_over
     ]
     checked = min(assumptions.worlds, LEAST_CHECKED)
     path = next(item for item in reckoned if item.path == assumptions.path)

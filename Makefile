@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RESULTS := $(patsubst %/runs.parquet,%,$(wildcard results/*/runs.parquet))
+# Pytest in two processes, all tests of a file in one of them.
+IN_TWO := -n 2 --dist loadfile
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -32,13 +34,15 @@ demo: install  ## a whole study in minutes on two cores: plan, train, tables, fi
 	$(BIN)/python -m clipa_scaling.sweep sweeps/mini.yaml
 
 test: install  ## the tests, without the slow ones (10 minutes at most on two cores)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(IN_TWO) -m "not slow"
 
+# Those of a private Slurm have the machine to themselves: its time-outs are theirs.
 test-all: install lint types  ## lint, types and every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_TWO) -m "not slurm"
+	$(BIN)/pytest -m slurm
 
-figures: install  ## draw the figures of all tables in results/ again
-	$(BIN)/python -m clipa_scaling.figures $(RESULTS)
+figures: install  ## draw the figures of all tables in results/ again, and the papers'
+	$(BIN)/python -m clipa_scaling.figures $(RESULTS) results/published
 
 docs: install  ## make the pictures and tables in docs/ again
 	$(BIN)/python tools/draw_reductions.py

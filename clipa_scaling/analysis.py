@@ -113,7 +113,7 @@ def look_closely(
             chosen.facts,
             exclusions=exclusions,
             uncertainty="95 % intervals by profile likelihood, rows of one root run together "
-            f"(clipa_scaling.profile); predictions by {draws} bootstrap draws",
+            "(clipa_scaling.profile)" + f"; predictions by {draws} bootstrap draws" * (draws > 0),
             validation=tell_validation(found, best),
             forms=[other for other in found.fits if other != name],
         ),

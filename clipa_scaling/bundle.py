@@ -35,6 +35,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: equal files, 
 PATH = re.compile(r"(?<![\w.:/])(?:/[\w.~-]+/[\w.~-]+|[A-Za-z]:\\[\w.~-]+|~/[\w.~-]+)")
 COMMANDS = {
     "figures": "draws the figures again",
+    "report": "writes everything, laws and verdict too, on one HTML page",
     "exclusions": "applies exclusions.yaml after you changed it",
     "inverse": "fits again and prints the verdict",
 }

@@ -26,7 +26,7 @@ DEVICE = "a100-80gb"  # the papers' hours are of A100s
 # A multiply-add is two FLOPs, a training step three forwards; four where activations are computed
 # again, as in all of CLIPA's runs (gradient checkpointing).
 PER_FORWARD, RECOMPUTING = 3.0, 4.0
-LEAST_WIDTH = 110  # of the terminal's table: narrower, numbers would be cut
+LEAST_WIDTH = 132  # of the terminal's table: narrower, a stage would not fit its line
 COLUMNS = [
     "table", "trainer", "model", "data", "schedule", "accuracy", "accuracy_set", "gpu_hours",
     "dollars", "printed_compute", "train_flops", "utilisation", "utilisation_recomputing",
@@ -41,7 +41,8 @@ def cost_table(results: Sequence[Path] = (), folder: Path = FOLDER) -> pd.DataFr
     device. printed_compute: multiply-adds of a forward times samples, as the papers count.
     train_flops: this package's closed form over all stages, 3 x two per multiply-add; missing where
     the architecture is unknown. utilisation: of the A100's bf16 peak in the printed hours, by three
-    forwards, and by four. accuracy: ImageNet-1k's; of own pipelines accuracy_set's.
+    forwards, and by four. accuracy: ImageNet-1k's; of own pipelines accuracy_set's. v1 Table 3 and
+    v2 Table 1 repeat compute that is here, and v2 Figure 1 prints no cost.
     """
     return pd.concat(
         [published_costs(folder), *(own_costs(path) for path in results)], ignore_index=True
@@ -71,22 +72,35 @@ def published_costs(folder: Path = FOLDER) -> pd.DataFrame:
 
 
 def describe_stages(runs: pd.DataFrame, run: str) -> str:
-    """`12.8B at 84 px, 8 texts + 524M at 224 px (179 of 256)`: samples, pictures, kept patches."""
+    """`12.8B at 84 px, 36/8 + 524M at 224 px, 179/32`: samples, pictures, image and text tokens.
+
+    A decay's samples are all those since its parent's start.
+    """
     told: list[str] = []
     while run:
         row = runs.loc[run].to_dict()
-        samples = float(row["samples"])
-        count = f"{samples / 1e9:.4g}B" if samples >= 1e9 else f"{samples / 1e6:.0f}M"
+        count = count_samples(float(row["samples"]))
         told.insert(
             0, f"{count} at {row['image_size']} px, {row['image_tokens']}/{row['text_tokens']}"
         )
-        run = "" if pd.isna(row["parent"]) else str(row["parent"])
+        is_first = pd.isna(row["parent"]) or row["kind"] == "decay"
+        run = "" if is_first else str(row["parent"])
     return " + ".join(told)
+
+
+def count_samples(samples: float) -> str:
+    """`12.8B`, `131M`, `10.8K`."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if samples >= unit:
+            return f"{samples / unit:.3g}{name}"
+    return f"{samples:.0f}"
 
 
 def own_costs(results: Path) -> pd.DataFrame:
     """The pipelines of a study that are done, in the same columns."""
-    pipelines = sum_pipelines(load_tables(results))
+    tables = load_tables(results)
+    by_run = tables["runs"].drop_duplicates("run").set_index("run")
+    pipelines = sum_pipelines(tables)
     done = pipelines[pipelines["accuracy"].notna() & pipelines["left_out"].isna()]
     used = done["pipeline_hours_used"].astype(float)
     rows = pd.DataFrame(
@@ -95,7 +109,7 @@ def own_costs(results: Path) -> pd.DataFrame:
             "trainer": "own",
             "model": done["model"],
             "data": done["data_fingerprint"],
-            "schedule": done["stage"],
+            "schedule": [describe_stages(by_run, str(run)) for run in done["run"]],
             "accuracy": done["accuracy"],
             "accuracy_set": done["accuracy_set"],
             "gpu_hours": used.fillna(done["pipeline_hours"].astype(float)),
@@ -110,32 +124,39 @@ def own_costs(results: Path) -> pd.DataFrame:
 def print_costs(console: Console, costs: pd.DataFrame) -> None:
     """A table in the terminal, in the order of the papers'."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title="Cost and accuracy", title_justify="left")
-    table.add_column("table", no_wrap=True)
-    for name in ("who", "model", "stages: image/text tokens"):
-        table.add_column(name)
-    heads = ("accuracy", "A100 h", "$", "printed", "counted", "used", "recomputing")
+    for name in ("table", "who", "model"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("samples@px image/text tokens")
+    heads = ("accuracy", "GPU-hours", "$", "printed", "counted", "used × 3", "× 4")
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for row in costs.to_dict("records"):
         counted = float(row["train_flops"]) / 2 / PER_FORWARD
+        stages = str(row["schedule"]).replace(" at ", "@").replace(" px, ", " ")
         table.add_row(
-            str(row["table"]), str(row["trainer"]), str(row["model"]), str(row["schedule"]),
-            show(row["accuracy"], "{:.1%}"), show(row["gpu_hours"], "{:,.0f}"),
-            show(row["dollars"], "{:,.0f}"), show(row["printed_compute"], "{:.1e}"),
+            str(row["table"]), str(row["trainer"]), str(row["model"]), stages.replace("+ ", "+\n"),
+            show(row["accuracy"], "{:.1%}"), show_amount(row["gpu_hours"]),
+            show_amount(row["dollars"]), show(row["printed_compute"], "{:.3g}"),
             show(counted, "{:.2e}"), show(row["utilisation"], "{:.0%}"),
             show(row["utilisation_recomputing"], "{:.0%}"),
         )  # fmt: skip
     console.print(table)
     console.print(
-        "printed, counted: multiply-adds of a forward × samples. used: share of an A100's bf16 "
-        "peak in the printed hours, three forwards a sample; recomputing: four, as in CLIPA's "
-        "runs. Empty: not printed, or an architecture that is not.",
+        "printed, counted: multiply-adds of a forward × samples. used × 3: share of an A100's bf16 "
+        "peak in the printed hours, three forwards a sample; × 4: four, by the gradient "
+        "checkpointing of CLIPA's runs. GPU-hours: A100s', but own ones. Empty: not printed.",
         soft_wrap=True,
     )
 
 
 def show(value: object, form: str) -> str:
     return "" if pd.isna(value) else form.format(value)  # type: ignore[call-overload]
+
+
+def show_amount(value: object) -> str:
+    """Whole hours or dollars; two digits of what rounds to none."""
+    told = show(value, "{:,.0f}")
+    return show(value, "{:.2g}") if told == "0" else told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
 from xml.etree.ElementTree import Element
 
 import pandas as pd
@@ -12,7 +13,7 @@ import pandas as pd
 from clipa_scaling.analysis import Analysis, analyse
 from clipa_scaling.analysis import say as say_fit
 from clipa_scaling.bundle import read_versions
-from clipa_scaling.compared import find_compared
+from clipa_scaling.figures.verdict import save_verdict
 from clipa_scaling.fit import choose_all, read_arguments
 from clipa_scaling.fittables import (
     group_reasons,
@@ -21,30 +22,16 @@ from clipa_scaling.fittables import (
     sensitivity_table,
     tournament_table,
 )
-from clipa_scaling.inverse import judge
 from clipa_scaling.page import bullets, paragraph, table, tag, terminal_table
+from clipa_scaling.sections import Tables, draw_figures
 from clipa_scaling.verdict import Verdict, say
 from clipa_scaling.verdicttable import list_tables, tell_conditions
-
-Tables = dict[str, pd.DataFrame]
-
-SEVERAL = ("model", "length", "samples")  # of each two at least, or there is nothing to judge
-
-
-def find_verdicts(tables: Tables) -> list[Verdict]:
-    """One for each comparison that a study holds, without those of one size, length or count."""
-    return [
-        judge(compared)
-        for compared in find_compared(tables)
-        if all(compared.runs[name].nunique() > 1 for name in SEVERAL)
-    ]
-
 
 # Verdict
 
 
 def show_verdicts(verdicts: Sequence[Verdict]) -> list[Element]:
-    """Each verdict with all that it rests on."""
+    """Each verdict with all that it rests on, and its figures."""
     if not verdicts:
         return [
             paragraph(
@@ -52,7 +39,12 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> list[Element]:
                 "three of each for an answer."
             )
         ]
-    return [part for verdict in verdicts for part in show_verdict(verdict)]
+    parts = []
+    for number, verdict in enumerate(verdicts, 1):
+        suffix = f"_{number}" if len(verdicts) > 1 else ""
+        parts += show_verdict(verdict)
+        parts += draw_figures(partial(save_verdict, verdict, suffix=suffix))
+    return parts
 
 
 def show_verdict(verdict: Verdict) -> list[Element]:
@@ -146,27 +138,32 @@ def show_checklist(analysis: Analysis) -> list[Element]:
 def show_provenance(tables: Tables, name: str) -> list[Element]:
     """What the page was made of: digests of the tables, versions and revision; what ran them."""
     runs = tables["runs"]
-    digests = [
-        {
-            "table": f"{name}/{key}.csv",
-            "rows": len(rows),
-            "SHA-256": hashlib.sha256(to_csv(rows)).hexdigest(),
-        }
-        for key, rows in tables.items()
-    ]
+    files = {f"{name}/{key}.csv": to_csv(rows) for key, rows in tables.items()}
     counts = [
         {"what": field, "which": str(value), "runs": count}
         for field in ("revision", "device", "host_cpu", "data_fingerprint")
         for value, count in runs[field].value_counts(sort=False).items()
     ]
-    versions = pd.DataFrame(read_versions().items(), columns=["package", "version"])
     return [
-        table(pd.DataFrame(digests), "Tables this page was made from"),
+        show_digests(files),
         table(pd.DataFrame(counts, columns=["what", "which", "runs"]), "What the runs ran on"),
-        table(versions, "What made this page"),
+        show_versions(),
     ]
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
     """As collect.save_tables writes it, so that sha256sum of the file gives the digest."""
     return rows.to_csv(index=False, lineterminator="\n").encode()
+
+
+def show_digests(files: Mapping[str, bytes]) -> Element:
+    rows = [
+        {"file": name, "lines": content.count(b"\n"), "SHA-256": sha256(content).hexdigest()}
+        for name, content in files.items()
+    ]
+    return table(pd.DataFrame(rows), "Tables this page was made from")
+
+
+def show_versions() -> Element:
+    versions = pd.DataFrame(read_versions().items(), columns=["package", "version"])
+    return table(versions, "What made this page")

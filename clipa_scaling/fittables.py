@@ -148,15 +148,18 @@ def rollout_table(analysis: Analysis) -> Table:
         own = rows[rows["split"] == split].iloc[0]
         head = f"{SHORT.get(split, split)}\n{own['held']} rows\nx{own['factor']:.1f}"
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("inside", justify="right", no_wrap=True)
+    has_intervals = bool(rows["covered"].notna().any())
+    if has_intervals:
+        table.add_column("inside", justify="right", no_wrap=True)
     for form, own in rows.groupby("form", sort=False):
         cells = [rollout_cell(analysis, own[own["split"] == split].iloc[0]) for split in splits]
         known = own[own["covered"].notna()]
-        inside = UNIDENTIFIED
         if len(known):
-            inside = f"{100 * np.average(known['covered'], weights=known['held']):.0f} %"
-        table.add_row(str(form), *cells, inside, style="italic" if form in BASELINES else "")
-    notes = ["inside: share of held-out rows in their 95 % prediction interval"]
+            cells.append(f"{100 * np.average(known['covered'], weights=known['held']):.0f} %")
+        elif has_intervals:
+            cells.append(UNIDENTIFIED)
+        table.add_row(str(form), *cells, style="italic" if form in BASELINES else "")
+    notes = ["inside: share of held-out rows in their 95 % prediction interval"] * has_intervals
     if rows["error"].isna().any():
         notes.append(f"{UNIDENTIFIED} {first_refusal(rows)}")
     table.caption, table.caption_justify = "\n".join(notes), "left"

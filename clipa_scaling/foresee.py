@@ -19,7 +19,7 @@ from clipa_scaling.censored import fit_slopes
 from clipa_scaling.compared import Compared
 from clipa_scaling.drops import SCALES
 from clipa_scaling.gain import find_costs
-from clipa_scaling.inverse import Way, find_ways, judge
+from clipa_scaling.judge import Way, find_ways, judge
 from clipa_scaling.lacking import Missing, find_missing
 from clipa_scaling.multiplier import Floats, Signs, along, multipliers
 from clipa_scaling.resample import estimate_noise, logits

@@ -22,6 +22,9 @@ ROLES: Mapping[str, str] = {
 }
 
 
+LARGEST = 700.0  # of a logarithm whose number a float still holds
+
+
 class LawError(ValueError):
     """A law that cannot be: registered twice, unknown, or without what it needs."""
 
@@ -111,7 +114,7 @@ class Law:
         return np.where(self.is_log, logs, theta)
 
     def from_coordinates(self, u: Floats) -> Floats:
-        return np.where(self.is_log, np.exp(np.where(self.is_log, u, 0.0)), u)
+        return np.where(self.is_log, np.exp(np.where(self.is_log, np.minimum(u, LARGEST), 0.0)), u)
 
     def box(self) -> tuple[Floats, Floats]:
         """The bounds as coordinates, two of (P,)."""

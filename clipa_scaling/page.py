@@ -23,6 +23,7 @@ Part = Element | str
 UNKNOWN = ("–", "-", "")  # as written here, by other tables, and by fields that are empty
 LONG = 40  # letters that a column bears in one line
 MOST_ROWS = 16  # of a table that does not scroll
+SCREEN, INCH = 96, 1 / 0.0254  # pixels an inch, inches a metre
 NUMBER = re.compile(r"[-−+<>≤≥]?\s?\$?[\d.]")
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -178,7 +179,7 @@ def show(value: object) -> str:
 
 def picture(png: bytes, alt: str, caption: str, files: Sequence[str] = ()) -> Element:
     """A PNG inside the page, with its caption and the names of the files that hold the same."""
-    width, height = struct.unpack(">II", png[16:24])
+    width, height = (round(side * SCREEN * INCH / density(png)) for side in size(png))
     image = tag(
         "img",
         src="data:image/png;base64," + base64.b64encode(png).decode(),
@@ -194,6 +195,18 @@ def picture(png: bytes, alt: str, caption: str, files: Sequence[str] = ()) -> El
             told += [", " if place else "", tag("code", name)]
         told.append(".")
     return tag("figure", scroll(image, alt), tag("figcaption", *told))
+
+
+def size(png: bytes) -> tuple[int, int]:
+    """Pixels, from the chunk that every PNG begins with."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def density(png: bytes) -> float:
+    """Pixels a metre, a screen's where the file does not say."""
+    place = png.find(b"pHYs", 0, png.find(b"IDAT"))
+    return float(struct.unpack(">I", png[place + 4 : place + 8])[0]) if place > 0 else SCREEN * INCH
 
 
 def render(title: str, summary: Sequence[str], sections: Sequence[Section]) -> bytes:

@@ -56,9 +56,12 @@ def paper_tables(paper: str, reduction: str, folder: Path = FOLDER) -> dict[str,
     runs, evals = tables["runs"], tables["evals"]
     runs = runs[runs["run"].isin(starts["run"]) | runs["parent"].isin(starts["run"])]
     evals = evals[evals["run"].isin(runs["run"]) & (evals["table"] == paper)]
-    evals = evals[evals["value"].notna()]
+    evals = evals[evals["value"].notna()].copy()
     runs = runs.assign(seed=0, schedule="cosine", parent=runs["parent"].fillna(""))
     runs[field] = reduction
+    for table, columns in ((runs, ("run", "parent")), (evals, ("run",))):
+        for name in columns:  # a row that stands in every reduction is another run in each
+            table[name] = table[name].str.replace("|full|", f"|{reduction}|", regex=False)
     return {
         "runs": runs[[*schema.RUNS]].reset_index(drop=True),
         "evals": evals[[*schema.EVALS]].assign(size="training").reset_index(drop=True),

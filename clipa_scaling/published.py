@@ -37,8 +37,9 @@ def load_published(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
     `data`, `source`, `note` (also what is wrong in print), `compute` (multiply-adds of one forward
     times samples, as printed: half of `flops_per_sample` times samples) and `gmacs_per_sample`.
     Hours and dollars are as printed, of whole pipelines; parameters and FLOPs are this package's,
-    missing where lengths or architecture are not printed. Every value is a fraction; but `drop`, in
-    points, where accuracies are not printed (arXiv:2306.15658, Figure 2).
+    missing where lengths are not printed. Every value is a fraction; but `drop`, and MEASURE_drop,
+    in points, positive where worse, where only these are printed (v2 Figure 2, v1 Figure 5). A
+    number that cannot be is missing, with a note; other errors in print stand, with a note.
     """
     return {name: table.copy() for name, table in read_published(folder).items()}
 
@@ -118,8 +119,8 @@ def load_earlier(folder: Path = FOLDER) -> pd.DataFrame:
     train_flops is this package's, in closed form at the printed samples and sizes, over both
     stages: 3 x samples x one forward, two per multiply-add. Assumed where the papers print nothing:
     77 text tokens for OpenAI's and OpenCLIP's models; CLIPA's finetuning at 32; CLIPA-v2 L/14's
-    mask in finetuning as H/14's. Left out: OpenCLIP's G/14, another architecture than Table 4's G;
-    FLIP; CLIPA-G, whose printed compute is not that of its printed size. Hours are as printed.
+    mask in finetuning as H/14's. Left out: OpenCLIP's G/14, of which it is not printed what part
+    was masked; FLIP; CLIPA-G, whose printed compute is not its printed size's. Hours as printed.
     """
     path = folder / "earlier_models.csv"
     if not path.exists():

@@ -15,7 +15,10 @@ from xml.etree.ElementTree import Element
 from clipa_scaling import findings, sections
 from clipa_scaling.analysis import Analysis
 from clipa_scaling.collect import load_tables
+from clipa_scaling.inverse import judge_study
 from clipa_scaling.page import Section, paragraph, render
+from clipa_scaling.papersections import paper_sections
+from clipa_scaling.published import FOLDER
 from clipa_scaling.rundir import write_bytes
 from clipa_scaling.schema import TableError
 from clipa_scaling.sections import Tables
@@ -34,7 +37,7 @@ class Study:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        return findings.find_verdicts(self.tables)
+        return judge_study(self.tables)
 
 
 SECTIONS: Mapping[str, Callable[[Study], list[Element]]] = {
@@ -66,6 +69,14 @@ def make_report(tables: Tables, name: str, *, laws: bool = True) -> bytes:
     return render(f"{name}: a study of CLIP scaling", summarise(study), made)
 
 
+def make_paper_report(folder: Path) -> bytes:
+    """The page of results/published."""
+    summary = (
+        "What CLIPA (arXiv:2305.07017) and CLIPA-v2 (arXiv:2306.15658) print, and what follows."
+    )
+    return render("Published results", [summary], paper_sections(folder))
+
+
 def make_section(title: str, study: Study) -> Section:
     """A section, or the reason why the tables do not allow it."""
     try:
@@ -93,9 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="by default report.html in that folder")
     parser.add_argument("--no-laws", action="store_true", help="leave out the fits: seconds")
     given = parser.parse_args(arguments)
-    name = given.results.resolve().name
+    folder = given.results.resolve()
     try:
-        page = make_report(load_tables(given.results), name, laws=not given.no_laws)
+        if folder == FOLDER:
+            page = make_paper_report(folder)
+        else:
+            page = make_report(load_tables(folder), folder.name, laws=not given.no_laws)
     except (FileNotFoundError, TableError) as error:
         print(error, file=sys.stderr)
         return 1

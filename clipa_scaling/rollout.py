@@ -115,6 +115,14 @@ def rollout(
     `covered`.
     """
     options = options or Options()
+    # Searches try places where a law has no value that a number can hold, and leave them.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return judge_all(points, laws, options, draws, loosened)
+
+
+def judge_all(
+    points: Points, laws: Sequence[Law], options: Options, draws: int, loosened: bool
+) -> pd.DataFrame:
     rows = []
     for split in find_splits(points):
         head = {"split": split.name, "held": int(split.held.sum()), "factor": split.factor}

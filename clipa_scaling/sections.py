@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -20,6 +21,8 @@ from clipa_scaling.cells import (
     summarise_cells,
 )
 from clipa_scaling.exclusions import tell_left_out, warn_of_failures
+from clipa_scaling.figures.papers import PAPERS
+from clipa_scaling.figures.verdict import FIGURES
 from clipa_scaling.outcome import pipeline_table
 from clipa_scaling.page import paragraph, picture, show, table, terminal_table
 from clipa_scaling.pipelines import SEPARATOR, name_rows
@@ -212,27 +215,32 @@ def show_tuned(tables: Tables) -> list[Element]:
 
 def show_figures(tables: Tables, name: str) -> list[Element]:
     """Every figure that the tables allow, drawn again."""
+    parts = draw_figures(lambda folder: figures.save_figures(tables, name, folder))
+    return parts or [paragraph("No finished run has what a figure needs.")]
+
+
+def draw_figures(save: Callable[[Path], list[Path]]) -> list[Element]:
+    """What `save` writes into a folder, and the names of the files beside each PNG."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = figures.save_figures(tables, name, Path(folder))
-        files = {path: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    drawn = [path for path in paths if path.suffix == ".png"]
-    if not drawn:
-        return [paragraph("No finished run has what a figure needs.")]
-    return [
-        picture(
-            files[path],
-            f"Figure: {describe(path.stem)}",
-            describe(path.stem),
-            [f"figures/{other.name}" for other in files if other.stem == path.stem],
-        )
-        for path in drawn
-    ]
+        paths = [path for path in save(Path(folder)) if path.suffix == ".png"]
+        names = sorted(path.name for path in Path(folder).iterdir())
+        return [
+            picture(
+                path.read_bytes(),
+                f"Figure: {describe(path.stem)}",
+                describe(path.stem),
+                [f"figures/{name}" for name in names if Path(name).stem == path.stem],
+            )
+            for path in paths
+        ]
 
 
 def describe(stem: str) -> str:
     """What a figure shows: the first paragraph of its function's docstring."""
-    told = getattr(getattr(figures, stem, None), "__doc__", None)
-    return " ".join(told.split("\n\n")[0].split()) if told else stem.replace("_", " ")
+    bare = re.sub(r"_\d+$", "", stem)  # of several verdicts each has a number
+    draw = PAPERS.get(stem) or FIGURES.get(bare) or getattr(figures, stem, None)
+    told = getattr(draw, "__doc__", None) or stem.replace("_", " ")
+    return " ".join(told.partition("\n\n")[0].replace("`", "").split())
 
 
 # Summary

@@ -13,20 +13,15 @@ import open_clip
 import pytest
 import torch
 from known_model import encode_image, encode_text
-from make_data import encode, write_request, write_shards, write_tar
+from make_data import encode, pack_here, write_shards, write_tar
 
 from clipa_scaling.models import load_model
-from clipa_scaling.rundir import write_json
 from clipa_scaling.source import Source
 from clipa_scaling.spec import EvalSet
 from clipa_scaling.train import features
 from clipa_scaling.train.evaluate import Evaluator
 from clipa_scaling.train.features import Setting
 from clipa_scaling.train.model import make_model
-from clipa_scaling.train.pack import check_pieces, make_head
-from clipa_scaling.train.packed import Pack
-from clipa_scaling.train.part import write_part
-from clipa_scaling.train.pieces import load_request
 
 SETTING = Setting(8, 8, 4, ("common",), torch.device("cpu"), False, should_stop=lambda: False)
 REAL = replace(SETTING, image_size=16, text_tokens=10)
@@ -40,15 +35,6 @@ def let_known_encode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation encodes with known models too, for one test."""
     monkeypatch.setattr(features, "encode_image", encode_image)
     monkeypatch.setattr(features, "encode_text", encode_text)
-
-
-def pack_here(folder: Path, source: Source, px: int, needs: str) -> Pack:
-    """A pack made part by part in this process."""
-    request = load_request(write_request(folder, source, px, needs))
-    pieces = check_pieces(request)
-    parts = [write_part(folder, n, piece, request) for n, piece in enumerate(pieces)]
-    write_json(folder / "pack.json", make_head([*parts], request))
-    return Pack.open(folder, request.fingerprint)
 
 
 def make_set(folder: Path, task: Task, where: str, px: int, *prompts: str) -> EvalSet:

@@ -16,6 +16,10 @@ from PIL import Image
 
 from clipa_scaling.rundir import write_json
 from clipa_scaling.source import Source, fingerprint
+from clipa_scaling.train.pack import check_pieces, make_head
+from clipa_scaling.train.packed import Pack
+from clipa_scaling.train.part import write_part
+from clipa_scaling.train.pieces import load_request
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -97,3 +101,11 @@ def run_pack(folder: Path, workers: int = 2) -> subprocess.CompletedProcess[str]
     """The packer as the launcher runs it, to its end."""
     command = pack_command(folder, workers)
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def pack_here(folder: Path, source: Source, px: int, needs: str = "captions") -> Pack:
+    """A pack made part by part in this process, which is quicker than starting a packer."""
+    request = load_request(write_request(folder, source, px, needs))
+    parts = [write_part(folder, n, piece, request) for n, piece in enumerate(check_pieces(request))]
+    write_json(folder / "pack.json", make_head(parts, request))
+    return Pack.open(folder, request.fingerprint)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from make_data import ROOT, run_pack, write_request
+from make_data import ROOT, pack_here
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,10 +39,7 @@ MASKED = {"image_reduction": "random", "image_size": 32, "image_tokens": 5}
 
 def pack_scenes(folder: Path, pairs: int, seed: int) -> Pack:
     """Scenes with captions."""
-    write_request(folder, Source("scenes", "scenes", pairs=pairs, seed=seed), PX)
-    packed = run_pack(folder, workers=1)
-    assert packed.returncode == 0, packed.stderr
-    return Pack.open(folder)
+    return pack_here(folder, Source("scenes", "scenes", pairs=pairs, seed=seed), PX)
 
 
 def plan_run(path: Path, train: Pack, test: Pack | None = None, **changes: Any) -> RunDir:
@@ -86,8 +83,8 @@ def end_run(processes: list[subprocess.Popen[str]]) -> tuple[list[int], str]:
     return [process.returncode for process in processes], said
 
 
-def train_run(run: RunDir, tasks: int = 1, step: int = 0) -> RunDir:
-    """The run, trained to its end."""
+def train_run(run: RunDir, tasks: int, step: int = 0) -> RunDir:
+    """The run, trained to its end by several processes."""
     codes, said = end_run(start_run(run, tasks, step))
     logs = "".join(path.read_text() for path in run.attempts.glob("*/log*"))
     assert codes == [0] * tasks, said + logs

@@ -14,7 +14,7 @@ import msgspec
 import open_clip
 import torch
 import torch.distributed as dist
-from make_data import run_pack, write_request
+from make_data import pack_here
 from single_run import MASKED, PX, TINY
 
 from clipa_scaling.models import load_model
@@ -42,10 +42,7 @@ class Values(NamedTuple):
 
 def make_pack(folder: Path, needs: str, pairs: int = 150) -> Pack:
     """Scenes, with captions or with labels."""
-    write_request(folder, Source("scenes", "scenes", pairs=pairs), PX, needs)
-    packed = run_pack(folder, workers=1)
-    assert packed.returncode == 0, packed.stderr
-    return Pack.open(folder)
+    return pack_here(folder, Source("scenes", "scenes", pairs=pairs), PX, needs)
 
 
 def make_spec(pack: Pack, objective: str, **changes: Any) -> RunSpec:

@@ -64,7 +64,8 @@ def test_the_figures_can_be_drawn_from_it(bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clipa_scaling.figures", "mini"]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(list((folder / "figures").iterdir())) == 2
+    drawn = sorted(path.suffix for path in (folder / "figures").iterdir())
+    assert drawn == [".csv"] * 2 + [".pdf"] * 2 + [".png"] * 2
 
 
 def test_a_check_tells_every_kind_of_change(bundle: Path, tmp_path: Path) -> None:

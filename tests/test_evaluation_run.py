@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_data import run_pack, write_request
+from make_data import pack_here
 from single_run import end_run, pack_scenes, plan_run, start_run
 from small_sweep import wait_until
 
@@ -36,10 +36,7 @@ Measure = Callable[..., RunDir]
 
 
 def pack_labels(folder: Path, pairs: int, seed: int) -> Pack:
-    write_request(folder, Source("scenes", "scenes", pairs=pairs, seed=seed), 16, needs="labels")
-    packed = run_pack(folder, workers=1)
-    assert packed.returncode == 0, packed.stderr
-    return Pack.open(folder)
+    return pack_here(folder, Source("scenes", "scenes", pairs=pairs, seed=seed), 16, "labels")
 
 
 @pytest.fixture(scope="module")

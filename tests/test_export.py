@@ -9,21 +9,21 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from make_data import encode, run_pack, write_request
+from make_data import encode, pack_here
 from safetensors.torch import load_file
-from single_run import PX, TINY, pack_scenes, plan_run, train_run
-from stock_open_clip import ask_stock, run_export
+from single_run import PX, TINY, pack_scenes, plan_run
+from stock_open_clip import ask_stock
 
 from clipa_scaling.correct import unpack_bits
 from clipa_scaling.models import load_model
 from clipa_scaling.resolve import resolve
-from clipa_scaling.rundir import RunDir, make_run, read_json
+from clipa_scaling.rundir import DONE, RunDir, make_run, read_json, read_state
 from clipa_scaling.source import Source
 from clipa_scaling.spec import EvalSet, RunSpec
 from clipa_scaling.train.ending import Refused
 from clipa_scaling.train.export import at_lengths, export, export_run, main
+from clipa_scaling.train.loop import work
 from clipa_scaling.train.model import build_of, encode_pair, make_model, make_unit
-from clipa_scaling.train.packed import Pack
 from clipa_scaling.train.positions import IMAGE_TABLE, TEXT_TABLE, make_codes
 from clipa_scaling.train.scenes import CLASS_NAMES, make_scenes
 
@@ -159,21 +159,21 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run of a few seconds that tells some of the classes apart."""
     folder = tmp_path_factory.mktemp("trained")
     source = Source("folder", str(pictures))
-    labels = write_request(folder / "labels", source, PX, "labels")
-    assert run_pack(labels, workers=1).returncode == 0
-    test = Pack.open(labels)
+    test = pack_here(folder / "labels", source, PX, "labels")
     train = pack_scenes(folder / "train", 4_000, 3)
-    sets = EvalSet("pngs", "classify", str(labels), test.fingerprint, PROMPTS)
+    sets = EvalSet("pngs", "classify", str(test.folder), test.fingerprint, PROMPTS)
     how: dict[str, Any] = {"batch_size": 64, "samples": 64 * 200, "warmup_samples": 640}
     how |= {"lr": 3e-3, "text_tokens": 12, "crop_min_area": 1.0, "checkpoint_every_samples": 0}
-    return train_run(plan_run(folder / "run", train, evals=(sets,), **how))
+    run = plan_run(folder / "run", train, evals=(sets,), **how)
+    assert work(run) == (DONE, None), read_state(run).reason
+    return run
 
 
 def test_stock_open_clip_gives_the_runs_own_answers(
-    trained: RunDir, pictures: Path, tmp_path: Path
+    trained: RunDir, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = run_export(str(trained.path), str(tmp_path / "deep" / "out"))
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("sys.argv", ["export", str(trained.path), str(tmp_path / "deep" / "out")])
+    assert main() == 0
     said = ask_stock(tmp_path / "deep" / "out", pictures, *PROMPTS)
     [row] = [row for row in read_json(trained.evals)["rows"] if row["name"] == "accuracy"]
     assert np.mean(said["correct"]) == row["value"] > 1.5 / 32, "of 32 classes, above chance"

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from make_data import ROOT
 from matplotlib.container import Container, ErrorbarContainer
+from matplotlib.text import Text
 from PIL import Image
 
 from clipa_scaling import figures, schema
 from clipa_scaling.cells import at_the_end, summarise_cells
 from clipa_scaling.collect import make_table
+from clipa_scaling.figures.style import PAGE, SMALL
 
 TOKENS, MODELS, POINTS = [4, 9, 36], ["T32/8", "T64/8"], [512, 1024]
 
@@ -141,6 +143,29 @@ def test_the_same_tables_give_the_same_bytes(
     for path in first:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert pixels.shape[1] > 800 and (pixels < 250).mean() > 0.01, "not an empty page"
+
+
+def test_many_models_stay_on_a_page_with_readable_letters(tables: dict[str, pd.DataFrame]) -> None:
+    """Four models in two rows of panels; eight lines, whose legend stands below."""
+    names = ("runs", "evals")
+    copies = [
+        {name: tables[name].assign(run=tables[name]["run"] + f"-{lr}") for name in names}
+        for lr in range(4)
+    ]
+    for lr, copy in enumerate(copies):
+        copy["runs"]["lr"] = 1e-3 * (lr + 1)
+    many = {name: pd.concat([copy[name] for copy in copies]) for name in names}
+    for draw in (figures.accuracy_vs_image_tokens, figures.accuracy_vs_samples):
+        figure = draw(many, "a title that is long enough to be cut " * 5)
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert box is not None and width == PAGE
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -0.01
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text) and float(text.get_fontsize()) >= SMALL
+    assert len(figure.axes) == 8 and [axes.get_ylabel() != "" for axes in figure.axes[:4]] == [
+        True, False, False, True,
+    ]  # fmt: skip
 
 
 def test_nothing_done_draws_nothing(tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:

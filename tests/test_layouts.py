@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-from eval_sets import pack_here
-from make_data import ROOT, encode, make_picture
+from make_data import ROOT, encode, make_picture, pack_here
 from small_sweep import SMALL, write_small
 
 from clipa_scaling.source import DataError, Source, find_layout, fingerprint

@@ -11,6 +11,7 @@ from make_data import (
     SHARED,
     encode,
     make_picture,
+    pack_here,
     run_pack,
     write_request,
     write_shards,
@@ -119,19 +120,13 @@ def test_scenes_are_packed_as_they_are_drawn(tmp_path: Path) -> None:
     scenes = pytest.importorskip("clipa_scaling.train.scenes", reason="no generator here")
     source = Source("scenes", "scenes", pairs=300, seed=4)
     pictures, captions, labels = scenes.make_scenes(4, 0, 300, 16)
-    words = Pack.open(packed(tmp_path / "words", source, "captions"))
+    words = pack_here(tmp_path / "words", source, 16, "captions")
     assert np.array_equal(words.pictures(0, 300), pictures)
     assert np.array_equal(words.texts(77), TOKENIZE(list(captions)).numpy())
-    classes = Pack.open(packed(tmp_path / "classes", source, "labels"))
+    classes = pack_here(tmp_path / "classes", source, 16, "labels")
     assert np.array_equal(classes.pictures(0, 300), pictures)
     names = [scenes.CLASS_NAMES[label] for label in labels]
     assert [classes.class_names[label] for label in classes.labels] == names
-
-
-def packed(folder: Path, source: Source, needs: str, px: int = 16) -> Path:
-    done = run_pack(write_request(folder, source, px, needs))
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def captions_in(path: Path) -> list[str]:
@@ -143,9 +138,7 @@ def captions_in(path: Path) -> list[str]:
 @needs_data
 def test_the_emoji_shards(tmp_path: Path) -> None:
     shards = sorted((SHARED / "emoji").glob("*.tar"))
-    opened = Pack.open(
-        packed(tmp_path / "emoji", Source("shards", str(SHARED / "emoji")), "captions", 64)
-    )
+    opened = pack_here(tmp_path / "emoji", Source("shards", str(SHARED / "emoji")), 64)
     assert opened.part_sizes.tolist() == [1_183, 1_055, 2_500, 2_500, 2_500, 1_638]
     assert opened.count == 11_376
     texts = [text for path in shards for text in captions_in(path)]
@@ -157,9 +150,7 @@ def test_the_emoji_shards(tmp_path: Path) -> None:
 @needs_data
 def test_the_photographs_with_five_captions(tmp_path: Path) -> None:
     path = SHARED / "coco_mini" / "coco-00000.tar"
-    opened = Pack.open(
-        packed(tmp_path / "coco", Source("shards", str(path), caption="captions"), "captions", 64)
-    )
+    opened = pack_here(tmp_path / "coco", Source("shards", str(path), caption="captions"), 64)
     assert np.array_equal(opened.owner, np.repeat(np.arange(51), 5))
     want = np.stack([decode_picture(members["jpg"], 64) for _, members in read_shard(path)])
     got, ids = opened.gather(np.arange(51)[::-1], 16)
@@ -171,7 +162,7 @@ def test_the_photographs_with_five_captions(tmp_path: Path) -> None:
 def test_the_webdataset_samples(tmp_path: Path) -> None:
     """One shard of pictures and labels, one of nothing but gzipped texts: read, counted, empty."""
     folder = SHARED / "webdataset_samples"
-    opened = Pack.open(packed(tmp_path / "both", Source("shards", str(folder)), "labels"))
+    opened = pack_here(tmp_path / "both", Source("shards", str(folder)), 16, "labels")
     assert opened.part_sizes.tolist() == [0, 90]
     samples = read_shard(folder / "sample.tgz")
     want = [members["cls"].decode() for _, members in samples]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from paper_plans import make, plan, specs
 
 from clipa_scaling import sweep as command_line
 from clipa_scaling.plan import over_budget
-from clipa_scaling.published import FOLDER
+from clipa_scaling.published import select
 from clipa_scaling.show import hours
 
 PAPERS = (
@@ -68,10 +66,6 @@ SCHEDULES = {
 SCHEDULES |= {"reductions": SCHEDULES["inverse"], "text_tokens": SCHEDULES["inverse"]}
 
 
-def rows(name: str) -> Iterator[dict[str, str]]:
-    yield from csv.DictReader((FOLDER / name).read_text().splitlines())
-
-
 @pytest.mark.parametrize("name", PAPERS + TWINS)
 def test_the_head_tells_command_and_planned_hours(name: str) -> None:
     head = (ROOT / f"sweeps/{name}.yaml").read_text().partition(f"\nname: {name}\n")[0]
@@ -113,15 +107,9 @@ def test_samples_batches_rates_and_warm_ups_are_the_papers(name: str) -> None:
 
 
 def test_image_lengths_are_table_11s() -> None:
-    printed = {
-        (
-            row["model"],
-            row["image_method"].replace("baseline", "resize"),
-            int(row["image_tokens_incl_cls"]),
-        )
-        for row in rows("clipa_v1_table11_image_tokens.csv")
-        if row["finetune_in1k_top1"] != "N/A"
-    }
+    rows = select("v1 Table 11")
+    ways = rows["start_image_reduction"].fillna("resize")
+    printed = set(zip(rows["model"], ways, rows["start_image_tokens"] + 1, strict=True))
     found = {
         (spec["model"], spec["image_reduction"], spec["image_tokens"] + 1)
         for spec in specs("reductions", "pretrain")
@@ -136,10 +124,9 @@ def test_image_lengths_are_table_11s() -> None:
 
 
 def test_text_lengths_are_table_12s() -> None:
-    printed = {
-        (row["model"], row["text_method"].replace("truncation", "truncate"), int(row["text_len"]))
-        for row in rows("clipa_v1_table12_text_tokens.csv")
-    }
+    rows = select("v1 Table 12")
+    names = ("model", "start_text_reduction", "start_text_tokens")
+    printed = set(zip(*(rows[name] for name in names), strict=True))
     for stage, image in (("pretrain", 49), ("finetune", 196)):
         found = {
             (spec["model"], spec["text_reduction"], spec["text_tokens"])
@@ -152,23 +139,18 @@ def test_text_lengths_are_table_12s() -> None:
 
 
 def test_convnexts_are_table_13s() -> None:
-    printed = {
-        (row["model"].removeprefix("ViT-"), (int(row["pretrain_image_size"].partition("x")[0])))
-        for row in rows("clipa_v1_table13_convnext.csv")
-    }
-    found = {
-        (spec["model"] if spec["model"] in ("S/16", "B/16") else spec["model"].removesuffix("/16"),
-         spec["image_size"])
-        for spec in specs("convnext", "pretrain")
-    }  # fmt: skip
+    rows = select("v1 Table 13")
+    printed = set(zip(rows["model"], rows["start_image_size"], strict=True))
+    found = {(spec["model"], spec["image_size"]) for spec in specs("convnext", "pretrain")}
     assert found == printed
 
 
 def test_kept_shares_are_figure_2s() -> None:
-    printed = {
-        (row["model"], int(patches(row["model"]) * int(row["unmasking_ratio_pct"]) / 100))
-        for row in rows("clipa_v2_fig2_finetune_masking.csv")
-    }
+    shares = (100, 80, 70, 60, 50, 40, 30, 20)
+    models = ("S/16", "B/16", "L/16", "H/14")
+    rows = select("v2 Figure 2")
+    printed = {(model, patches(model) * share // 100) for model in models for share in shares}
+    assert set(zip(rows["model"], rows["image_tokens"], strict=True)) == printed
     tuned = specs("finetune_masking", "finetune")
     assert {(spec["model"], spec["image_tokens"]) for spec in tuned} == printed
     for spec in tuned:

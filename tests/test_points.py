@@ -98,6 +98,10 @@ def test_settings_that_no_role_stands_for_must_be_chosen(study: Tables) -> None:
 
 def test_finetunes_may_be_chosen_by_what_they_started_from() -> None:
     each = {name: paper_tables("v1 Table 11", name) for name in ("resize", "random")}
+    for name in ("run", "parent"):  # the unreduced runs are the same in both
+        runs = each["random"]["runs"]
+        runs[name] = runs[name].where(runs[name] == "", runs[name] + " again")
+    each["random"]["evals"]["run"] += " again"
     both = {
         name: pd.concat([tables[name] for tables in each.values()], ignore_index=True)
         for name in ("runs", "evals")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,12 @@ def test_a_killed_launcher_takes_its_measurement_along(tmp_path: Path) -> None:
 
 
 def measuring(launcher: int) -> list[psutil.Process]:
-    children = psutil.Process(launcher).children()
-    return [child for child in children if "clipa_scaling.train.calibrate" in child.cmdline()]
+    found = []
+    for child in psutil.Process(launcher).children():
+        with suppress(psutil.NoSuchProcess):  # git's, say, gone or a zombie by now
+            if "clipa_scaling.train.calibrate" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:

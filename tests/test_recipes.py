@@ -62,7 +62,8 @@ include: [{image_reduction: resize}]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one sweep of four runs: two masked, one resized and then taught labels."""
     folder = tmp_path_factory.mktemp("study")
-    done = run_sweep(write_small(folder, HEAD + MASKS + CLASSIFY + OF_RESIZED))
+    sweep = write_small(folder, HEAD + MASKS + CLASSIFY + OF_RESIZED)
+    done = run_sweep(sweep, "--cluster", "inline")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -188,7 +189,7 @@ def test_decay_branches_are_launched_from_a_sweep_file(tmp_path: Path) -> None:
     text += "stages:\n  decay:\n    kind: decay\n    parent: pretrain\n"
     text += "    axes: {samples: [{parent: 0.5}, {parent: 1.0}]}\n    set: {decay_samples: 128}\n"
     sweep = write_small(tmp_path, text)
-    done = run_sweep(sweep)
+    done = run_sweep(sweep, "--cluster", "inline")
     assert done.returncode == 0, done.stdout + done.stderr
     tables = load_tables(tmp_path / "results/small")
     runs = tables["runs"].set_index("stage")

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from make_data import ROOT
 
-from clipa_scaling import report
+from clipa_scaling import report, sections
 from clipa_scaling.collect import load_tables
+from clipa_scaling.figures.papers import PAPERS
+from clipa_scaling.page import Section, render
 from clipa_scaling.report import make_report
 
 PARTS = ["Plan", "Runs", "Warnings", "Cells", "Figures", "Verdict", "Provenance"]
@@ -136,10 +138,6 @@ def test_every_figure_is_embedded(tmp_path: Path) -> None:
     assert drawn and drawn <= set(shown)
 
 
-def test_the_same_tables_give_the_same_bytes() -> None:
-    assert make_report(load_tables(ROOT / "results" / "emoji"), "emoji") == page("emoji")
-
-
 def test_a_hostile_name_is_a_name() -> None:
     runs = study("emoji")["runs"]
     first = runs["run"].iloc[0]
@@ -170,7 +168,8 @@ def test_left_out_runs_are_told_with_their_reasons() -> None:
     runs = study("emoji")["runs"]
     why = "a broken node (A. B., 2026-01-31)"
     marked = runs.assign(left_out=pd.Series([why], runs.index[:1], "string"))
-    found = Page(make_report({**study("emoji"), "runs": marked}, "emoji", laws=False))
+    shown = sections.show_runs({**study("emoji"), "runs": marked})
+    found = Page(render("emoji", [], [Section("runs", "Runs", shown)]))
     assert found.column("Left out of cells, figures and fits", "Left out") == [why]
     assert f"1 run left out: {why}" in found.text
 
@@ -193,12 +192,23 @@ def test_a_study_of_sizes_lengths_and_samples_has_its_law() -> None:
     assert {"alpha", "p_T", "beta", "q_T"} <= {row[0] for row in law}
 
 
-def test_the_command_writes_the_page_or_says_what_lacks(
+def test_the_command_writes_the_same_bytes_again_or_says_what_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
-    folder = str(ROOT / "results" / "emoji")
-    assert report.main([folder, "--out", str(out), "--no-laws"]) == 0
-    assert out.read_bytes() == make_report(study("emoji"), "emoji", laws=False)
+    assert report.main([str(ROOT / "results" / "emoji"), "--out", str(out)]) == 0
+    assert out.read_bytes() == page("emoji")
     assert report.main([str(tmp_path)]) == 1
     assert "no such table; make it with" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_published_results_have_a_page(tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert report.main([str(ROOT / "results" / "published"), "--out", str(out)]) == 0
+    found = Page(out.read_bytes())
+    assert b"://" not in out.read_bytes() and len(found.images) == len(PAPERS)
+    final = [
+        row for row in found.tables["v1 Table 11"] if row[:3] == ["S/16", "finetune", "resize"]
+    ]
+    assert [row[-1] for row in final] == ["56.0", "54.7", "53.9", "50.5"]  # arXiv:2305.07017

@@ -96,7 +96,7 @@ def test_the_seed_study_is_planned_without_its_data(
 def test_the_seed_studys_twin_runs_whole(tmp_path: Path) -> None:
     sweep = tmp_path / "tiny_seed.yaml"
     sweep.write_text((ROOT / "sweeps/tiny_seed.yaml").read_text())
-    done = run_sweep(sweep, seconds=1_800)
+    done = run_sweep(sweep, "--cluster", "inline", seconds=1_800)
     assert done.returncode == 0, done.stdout + done.stderr
     tables = load_tables(tmp_path / "results/tiny_seed")
     runs, evals = tables["runs"], tables["evals"]

@@ -202,11 +202,11 @@ def test_a_sweep_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixtur
     )
 
 
-def test_planning_ten_thousand_cells_never_imports_torch(tmp_path: Path) -> None:
-    """All 10,000 in one JSON; how long it takes is bench/plan.py's to say."""
+def test_planning_a_thousand_cells_never_imports_torch(tmp_path: Path) -> None:
+    """All in one JSON; ten times as many, and how long they take, are bench/plan.py's."""
     axes = (
         "axes:\n  model: [S/16, B/16]\n  image_tokens: [196, 100, 49, 36, 16]\n"
-        f"  lr: {[1e-5 * k for k in range(1, 41)]}\nseeds: {list(range(25))}\n"
+        f"  lr: {[1e-5 * k for k in range(1, 5)]}\nseeds: {list(range(25))}\n"
     )
     fixed = "fixed: {samples: 1e9, batch_size: 32768}\n"
     sweep = tmp_path / "grid.yaml"
@@ -219,7 +219,7 @@ def test_planning_ten_thousand_cells_never_imports_torch(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["cells"]) == 10_000
+    assert len(json.loads(done.stdout)["cells"]) == 1_000
 
 
 def test_the_same_command_again_changes_nothing_and_says_so(small_study: Path) -> None:
@@ -246,8 +246,9 @@ def test_a_study_leaves_tables_and_figures(small_study: Path) -> None:
         "figures",
     }
     assert {path.name for path in (results / "figures").iterdir()} == {
-        "accuracy_vs_image_tokens.png",
-        "accuracy_vs_samples.png",
+        f"{stem}.{kind}"
+        for stem in ("accuracy_vs_image_tokens", "accuracy_vs_samples")
+        for kind in ("pdf", "png", "csv")
     }
 
 

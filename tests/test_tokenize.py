@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from make_data import ROOT
 from open_clip.tokenizer import SimpleTokenizer
 
 from clipa_scaling.train import tokenize
@@ -43,6 +46,16 @@ def test_ids_equal_open_clips_on_random_text() -> None:
     letters += [chr(rng.randrange(0x110000)) for _ in range(200)]
     texts = ["".join(rng.choices(letters, k=rng.randrange(40))) for _ in range(3_000)]
     assert np.array_equal(encode_texts(texts), REFERENCE(texts).numpy())
+
+
+def test_packing_captions_needs_no_torch() -> None:
+    """Whose import would cost each packer seconds."""
+    code = (
+        "import sys\nfrom clipa_scaling.train import part\n"
+        "part.encode_counted(['a dog', 'caf\u00e9 &amp; more'])\n"
+        "assert not {'torch', 'open_clip'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_forgetting_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,18 @@ def test_numbers_in_maps_carry_their_bounds(verdict: Verdict) -> None:
     assert len(texts) == 12 and all(text.startswith(">1") for text in texts)
     below = [axes for axes in figure.axes if axes.get_title() == "125 M samples"][1]
     assert all(text.get_text().startswith("<") for text in below.texts)
+
+
+def test_a_number_is_bold_where_its_interval_leaves_out_1(verdict: Verdict) -> None:
+    table = verdict.multipliers.copy()
+    table.loc[table["model"] == "L/16", ["low", "gain_low"]] = 0.5
+    figure = multiplier_maps(replace(verdict, multipliers=table))
+    above, below = (axes for axes in figure.axes if axes.get_title() == "1 G samples")
+    at = table[table["samples"] == 1_000_000_000]
+    for axes, column in ((above, "m"), (below, "gain")):
+        bold = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
+        told = at.loc[at["model"] != "L/16", column]
+        assert sorted(bold) == sorted(f"{value:.2g}" for value in told) and len(bold) == 8
 
 
 def test_tolerated_lengths_are_those_of_the_verdict(verdict: Verdict) -> None:

@@ -32,7 +32,8 @@ What share of an A100's 312 TFLOP/s (bf16) the printed hours mean, three forward
 or four under gradient checkpointing, as in all of CLIPA's runs. Planned hours rest on an assumed
 share, 0.3, and are not tuned to these. Hours of several stages are summed. Assumed where nothing is
 printed: 77 text tokens for OpenAI's and OpenCLIP's models, all 32B of OpenCLIP's G/14 half masked,
-L/14's masks in finetuning as H/14's.
+L/14's masks in finetuning as H/14's. Accuracy beside hours, dollars and compute, with own studies
+on the same axes: `python -m clipa_scaling.cost_tables results/NAME`.
 
 | table | row | printed hours | training FLOPs | share | share, recomputing |
 |---|---|---:|---:|---:|---:|

@@ -5,7 +5,7 @@ Lengths leave the CLS out: 196 here is the papers' 197.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,15 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from clipa_scaling.cost_tables import published_costs
+from clipa_scaling.figures.paperdrops import IMAGE_WAYS, image_drops, text_drops
 from clipa_scaling.figures.style import (
+    COLUMN,
     INK,
+    PAGE,
+    SMALL,
     accuracy_axis,
     beside,
     colour,
+    line_style,
     log_axis,
     marker,
     new_figure,
     save_figure,
+    say_title,
+    styled,
     tidy,
     token_axis,
 )
@@ -30,83 +37,73 @@ from clipa_scaling.published import FOLDER, UNITS, load_printed, select
 from clipa_scaling.schema import label
 
 MODELS = ("S/16", "B/16", "L/16", "H/14")
-DROP = "Drop of accuracy (points)"
+V1, V2 = "arXiv:2305.07017", "arXiv:2306.15658"
 IMAGENET = "ImageNet zero-shot accuracy (%)"
-IMAGE_WAYS = ("random", "grid", "block", "resize")
 TEXT_WAYS = ("truncate", "syntax", "block", "random")
-FULL_TEXT = 32
 COSTS = {
     "gpu_hours": "A100 GPU-hours, as printed",
     "dollars": "Dollars, as printed",
     "train_flops": "Training FLOPs, closed form",
 }
+LOWEST = 0.44  # of Figure 10's axis: room for the legend
+CLOSE = (3.0, 0.02)  # in cost, a ratio, and in accuracy: points that one name is enough for
 BEST_OPENCLIP = 0.801  # G/14, the dotted line of v2 Figure 1
 
 
-def image_drops(folder: Path = FOLDER) -> pd.DataFrame:
-    """v1 Table 11, finetuned: `model`, `way`, `tokens`, `value`, `drop` from all 196 tokens.
-
-    The full length stands in each way.
-    """
-    rows = select("v1 Table 11", folder)
-    rows = rows[(rows["stage"] == "finetune") | rows["start_image_reduction"].isna()]
-    plain = rows.rename(columns={"start_image_tokens": "tokens", "start_image_reduction": "way"})
-    full = plain[plain["way"].isna()]
-    return with_drops(pd.concat([plain, *(full.assign(way=way) for way in IMAGE_WAYS)]), full)
-
-
-def text_drops(folder: Path = FOLDER) -> pd.DataFrame:
-    """v1 Table 12, finetuned: as `image_drops`, from 32 tokens of the same way."""
-    rows = select("v1 Table 12", folder)
-    rows = rows[rows["stage"] == "finetune"]
-    plain = rows.rename(columns={"start_text_tokens": "tokens", "start_text_reduction": "way"})
-    return with_drops(plain, plain[plain["tokens"] == FULL_TEXT])
-
-
-def with_drops(rows: pd.DataFrame, full: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a way, with their drop in points; full: by model, or by model and way."""
-    known = rows[rows["way"].notna()].reset_index(drop=True)
-    keys = ["model"] if full["way"].isna().all() else ["model", "way"]
-    best = known.merge(full[[*keys, "value"]], on=keys, how="left", suffixes=("", "_full"))
-    drop = 100 * (best["value"] - best["value_full"]).astype(float)
-    names = ["model", "way", "tokens", "value", "image_params", "start_samples"]
-    return known[names].assign(drop=drop.round(2)).sort_values(["way", "model", "tokens"])
-
-
+@styled
 def figure_4(folder: Path = FOLDER) -> Figure:
     """v1 Figure 4: the drop against image tokens, a panel for each way to fewer."""
-    return four_panels(image_drops(folder), IMAGE_WAYS, "image_tokens")
+    figure = four_panels(image_drops(folder), IMAGE_WAYS, "image_tokens")
+    title = (
+        f"{V1}, Figure 4 (Table 11): fewer image tokens in pretraining, then finetuned at 224 px"
+    )
+    say_title(figure, title, "drop from 196; tokens without the CLS, which the paper counts")
+    return figure
 
 
+@styled
 def figure_7(folder: Path = FOLDER) -> Figure:
     """v1 Figure 7: the drop against text tokens, a panel for each way to fewer."""
-    return four_panels(text_drops(folder), TEXT_WAYS, "text_tokens")
+    figure = four_panels(text_drops(folder), TEXT_WAYS, "text_tokens")
+    title = f"{V1}, Figure 7 (Table 12): fewer text tokens in pretraining, then finetuned at 224 px"
+    say_title(
+        figure, title, "49 image tokens in pretraining; drop from 32 text tokens of the same way"
+    )
+    return figure
 
 
 def four_panels(rows: pd.DataFrame, ways: Sequence[str], length: str) -> Figure:
-    figure = new_figure(10, 3)
+    """From the longest to the shortest, as the papers' panels stand."""
+    figure = new_figure(PAGE, 2.8)
     panels = figure.subplots(1, len(ways), sharey=True)
     for axes, way in zip(panels, ways, strict=True):
         own = rows[rows["way"] == way]
         draw_lines(axes, own, "tokens", "drop")
         token_axis(axes, own["tokens"], length)
-        axes.invert_xaxis()
+        axes.set_xlim(1.2 * float(rows["tokens"].max()), float(rows["tokens"].min()) / 1.2)
         axes.set_title(way)
-    panels[0].set_ylabel(DROP)
+    drop_axis(panels[0])
     panels[0].legend(title=label("model"), frameon=False, loc="lower left")
     return figure
 
 
+def drop_axis(axes: Axes) -> None:
+    """Points, downwards as the papers draw them."""
+    axes.yaxis.set_inverted(True)
+    axes.set_ylabel(label("drop"))
+
+
 def draw_lines(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
-    """A line for each model, in the colour that it has in all figures."""
+    """A line for each model, in the style that it has in all figures."""
     for index, model in enumerate(MODELS):
         line = rows[rows["model"] == model].sort_values(x)
         if len(line):
             values = line[x].astype(float), line[y].astype(float)
-            axes.plot(*values, color=colour(index), marker=marker(index), markersize=5, label=model)
+            axes.plot(*values, label=model, **line_style(index))
     tidy(axes)
 
 
+@styled
 def figure_8(folder: Path = FOLDER) -> Figure:
     """v1 Figure 8: accuracy against compute, as digitised, and where this package counts it."""
     printed = select("v1 Figure 8", folder)
@@ -115,9 +112,9 @@ def figure_8(folder: Path = FOLDER) -> Figure:
         for row in load_printed(folder)
         if row.where.endswith("Figure 8")
     }
-    figure = new_figure(5.4, 3.8)
+    figure = new_figure(PAGE, 4)
     axes = figure.subplots()
-    rows = printed.assign(pixels=printed["image_size"].astype(int))
+    rows = printed.assign(pixels=printed["start_image_size"].astype(int))
     draw_lines(axes, rows, "compute", "value")
     for index, model in enumerate(MODELS):
         line = rows[rows["model"] == model]
@@ -126,56 +123,63 @@ def figure_8(folder: Path = FOLDER) -> Figure:
             counted, line["value"].astype(float), marker(index), markersize=6, color=colour(index),
             markerfacecolor="none", linestyle="none", label=f"{model}, counted here",
         )  # fmt: skip
-        for tokens, x, y in zip(line["image_tokens"], counted, line["value"], strict=True):
-            beside(axes, str(tokens), x, float(y), (7, -4))
+        offset = (0, 5) if model == MODELS[-1] else (0, -11)  # no line is above the last
+        for tokens, x, y in zip(line["start_image_tokens"], counted, line["value"], strict=True):
+            beside(axes, str(tokens), x, float(y), offset, ha="center")
+    axes.margins(y=0.09)
     log_axis(axes, "Multiply-adds of a forward × samples")
     accuracy_axis(axes, IMAGENET)
-    note = "filled: digitised; open: closed form; small: image tokens"
-    axes.legend(title=note, title_fontsize=7, frameon=False, fontsize=7, ncols=2, loc="lower right")
+    axes.legend(frameon=False, ncols=2, loc="lower right")
+    note = "filled: digitised from the figure; open: closed form; numbers: image tokens"
+    say_title(figure, f"{V1}, Figure 8: fewer image tokens by resizing", note)
     return figure
 
 
+@styled
 def figure_9(folder: Path = FOLDER) -> Figure:
     """v1 Figure 9: the drop against the model's size, a line for each length (resize)."""
     rows = image_drops(folder)
     rows = rows[rows["way"] == "resize"]
     size = rows.groupby("model")["image_params"].max()
-    figure = new_figure(4.2, 3.3)
+    figure = new_figure(COLUMN, 3)
     axes = figure.subplots()
     lengths = sorted(set(rows["tokens"]), reverse=True)[1:]
     for index, tokens in enumerate(lengths):
         line = rows[rows["tokens"] == tokens]
         line = line.assign(size=line["model"].map(size).astype(float)).sort_values("size")
-        axes.plot(
-            line["size"], line["drop"], color=colour(index), marker=marker(index), label=f"{tokens}"
-        )
+        axes.plot(line["size"], line["drop"], label=f"{tokens}", **line_style(index))
     log_axis(axes, label("image_params"))
-    axes.set_ylabel(DROP)
+    drop_axis(axes)
     axes.legend(title=label("image_tokens"), frameon=False)
     tidy(axes)
+    say_title(figure, f"{V1}, Figure 9 (Table 11)", "resized in pretraining; drop from 196")
     return figure
 
 
+@styled
 def figure_10(folder: Path = FOLDER) -> Figure:
     """v1 Figure 10: accuracy against all image tokens seen in pretraining (resize)."""
     rows = image_drops(folder)
     rows = rows[rows["way"] == "resize"]
     seen = rows["tokens"].astype(float) * rows["start_samples"].astype(float)
-    figure = new_figure(4.2, 3.3)
+    figure = new_figure(COLUMN, 3)
     axes = figure.subplots()
     draw_lines(axes, rows.assign(seen=seen), "seen", "value")
     log_axis(axes, "Image tokens seen in pretraining")
     accuracy_axis(axes, IMAGENET)
-    axes.legend(title=label("model"), frameon=False)
+    axes.set_ylim(bottom=LOWEST)
+    axes.legend(title=label("model"), frameon=False, loc="lower right", ncols=3)
+    say_title(figure, f"{V1}, Figure 10 (Table 11)", "resized in pretraining")
     return figure
 
 
+@styled
 def figure_1_v2(folder: Path = FOLDER) -> Figure:
     """v2 Figure 1: accuracies as bars, OpenCLIP's beside CLIPA-v2's."""
     rows = select("v2 Figure 1", folder)
     names = rows["run"].str.extract(r"\| ?\S+ (.*)$")[0].str.replace("bigG", "G")
     places = {"L/14": 0, "H/14": 1, "G/14": 2, "H/14*": 2}
-    figure = new_figure(4.2, 3.2)
+    figure = new_figure(COLUMN, 3)
     axes = figure.subplots()
     for index, who in enumerate(("OpenCLIP", "CLIPA-v2")):
         own = (rows["trainer"] == who).to_numpy()
@@ -185,32 +189,36 @@ def figure_1_v2(folder: Path = FOLDER) -> Figure:
             x, heights, 0.38, label=who, color=colour(index), hatch="//" * index, edgecolor="white"
         )
         told = [f"{name}\n{100 * y:.1f}" for name, y in zip(names[own], heights, strict=True)]
-        axes.bar_label(bars, told, fontsize=7)
+        axes.bar_label(bars, told, fontsize=SMALL)
     axes.axhline(BEST_OPENCLIP, color=INK, linestyle=":", linewidth=1)
     axes.set_ylim(0.74, 0.83)
     axes.set_xticks([])
     accuracy_axis(axes, IMAGENET)
-    axes.set_xlabel("from 74 %, as in print; H/14*: finetuned at 336 px too", fontsize=7)
+    axes.set_xlabel("bars from 74 %, as in print")
     axes.legend(frameon=False, loc="upper left")
     tidy(axes)
+    say_title(figure, f"{V2}, Figure 1", "H/14*: finetuned at 336 px too")
     return figure
 
 
+@styled
 def figure_2_v2(folder: Path = FOLDER) -> Figure:
     """v2 Figure 2: the drop of finetuning under random masks against the share kept."""
     rows = select("v2 Figure 2", folder)
     share = rows["note_run"].str.extract(r"(\d+) %")[0].astype(float)
-    figure = new_figure(4.2, 3.3)
+    figure = new_figure(COLUMN, 3)
     axes = figure.subplots()
-    draw_lines(axes, rows.assign(share=share, drop=-rows["value"].astype(float)), "share", "drop")
+    draw_lines(axes, rows.assign(share=share, drop=rows["value"].astype(float)), "share", "drop")
     axes.invert_xaxis()
     axes.xaxis.set_major_locator(MultipleLocator(20))
     axes.set_xlabel("Patches kept in finetuning, of 100")
-    axes.set_ylabel(DROP)
+    drop_axis(axes)
     axes.legend(title=label("model"), frameon=False)
+    say_title(figure, f"{V2}, Figure 2", "random masks in finetuning")
     return figure
 
 
+@styled
 def cost_vs_accuracy(folder: Path = FOLDER) -> Figure:
     """ImageNet accuracy against GPU-hours, dollars and training FLOPs: see `cost_tables`."""
     costs = published_costs(folder)
@@ -218,7 +226,7 @@ def cost_vs_accuracy(folder: Path = FOLDER) -> Figure:
     costs = costs[~((costs["table"] == "README") & costs["model"].isin(["L/14", "H/14"]))]
     who = costs["trainer"].str.replace("CLIPA-v2", "CLIPA").astype(str)
     is_large = costs["schedule"].str.contains("336 px")
-    figure = new_figure(10, 3.8)
+    figure = new_figure(PAGE, 4.2)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, column, name in zip(panels, COSTS, COSTS.values(), strict=True):
         for index, trainer in enumerate(("CLIPA", "OpenCLIP", "OpenAI")):
@@ -231,25 +239,48 @@ def cost_vs_accuracy(folder: Path = FOLDER) -> Figure:
                 told = f"{trainer}, 336 px" if large else trainer
                 x, y = own[column].astype(float), own["accuracy"].astype(float)
                 axes.plot(x, y, marker(index), color=colour(index), label=told, **style)
-                for model, x_, y_ in zip(own["model"], x, y, strict=True):
-                    beside(axes, str(model), x_, y_)
+        name_models(axes, costs.dropna(subset=[column]), column)
         log_axis(axes, name)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low / 4, high * 4)  # room for the names
         tidy(axes)
     accuracy_axis(panels[0], IMAGENET)
-    panels[0].legend(frameon=False, loc="lower right", fontsize=8)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=4)
+    prices = "$1.14 OpenCLIP's H/14, L/14; $1.65 CLIPA's G/14 at 336 px; $1.575 others"
+    say_title(figure, f"Cost and accuracy: {V1}, {V2}", f"dollars an hour as printed: {prices}")
     return figure
+
+
+def name_models(axes: Axes, points: pd.DataFrame, column: str) -> None:
+    """Each model's name once where its points lie close together: CLIPA's on the left."""
+    named: list[tuple[str, float, float]] = []
+    for _, row in points.sort_values([column, "accuracy"]).iterrows():
+        model, x, y = str(row["model"]), float(row[column]), float(row["accuracy"])
+        near = (
+            name == model and x < CLOSE[0] * its_x and abs(y - its_y) < CLOSE[1]
+            for name, its_x, its_y in named
+        )
+        if any(near):
+            continue
+        is_left = str(row["trainer"]).startswith("CLIPA")
+        offset, side = ((-5, 0), "right") if is_left else ((5, 0), "left")
+        beside(axes, model, x, y, offset, ha=side, va="center")
+        named.append((model, x, y))
+
+
+PAPERS: Mapping[str, Callable[[Path], Figure]] = {
+    "v1_figure_4": figure_4,
+    "v1_figure_7": figure_7,
+    "v1_figure_8": figure_8,
+    "v1_figure_9": figure_9,
+    "v1_figure_10": figure_10,
+    "v2_figure_1": figure_1_v2,
+    "v2_figure_2": figure_2_v2,
+    "cost_vs_accuracy": cost_vs_accuracy,
+}
 
 
 def save_papers(folder: Path, published: Path = FOLDER) -> list[Path]:
     """All of them; the paths of their PNGs."""
-    drawn = {
-        "v1_figure_4": figure_4,
-        "v1_figure_7": figure_7,
-        "v1_figure_8": figure_8,
-        "v1_figure_9": figure_9,
-        "v1_figure_10": figure_10,
-        "v2_figure_1": figure_1_v2,
-        "v2_figure_2": figure_2_v2,
-        "cost_vs_accuracy": cost_vs_accuracy,
-    }
-    return [save_figure(draw(published), folder / name) for name, draw in drawn.items()]
+    return [save_figure(draw(published), folder / name) for name, draw in PAPERS.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,18 @@ from clipa_scaling.cells import (
 )
 from clipa_scaling.exclusions import tell_left_out
 from clipa_scaling.figures.style import (
+    INK,
+    PAGE,
+    SMALL,
     accuracy_axis,
     colour,
+    line_style,
     log_axis,
     marker,
+    new_figure,
     save_figure,
+    say_title,
+    styled,
     tidy,
     token_axis,
 )
@@ -33,10 +40,11 @@ from clipa_scaling.pipelines import sum_pipelines
 from clipa_scaling.published import has_earlier, load_earlier
 from clipa_scaling.schema import label
 
-LONGEST_LINE = 120  # of a title
 MOST_INSIDE = 6  # lines of a legend that leaves room for the data
+MOST_PANELS = 3  # side by side
 
 
+@styled
 def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Zero-shot accuracy at the end, one line per model: against image tokens and training FLOPs.
 
@@ -44,54 +52,65 @@ def accuracy_vs_image_tokens(tables: dict[str, pd.DataFrame], title: str) -> Fig
     Bars are 95 % intervals over seeds and evaluation pictures; none where a model has one seed.
     """
     cells = at_the_end(known_cells(tables))
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    lines = by_size(cells)
+    is_many = len(lines) > MOST_INSIDE
+    figure = new_figure(PAGE, 3.0 + (0.12 * len(lines) if is_many else 0))
     left, right = figure.subplots(1, 2, sharey=True)
-    for index, (name, line) in enumerate(by_size(cells)):
+    for index, (name, line) in enumerate(lines):
         for axes, x in ((left, "image_tokens"), (right, "train_flops")):
             draw_line(axes, line.sort_values("image_tokens"), x, name, index)
-        name_points(right, line)
+        if not is_many:
+            name_points(right, line)
     token_axis(left, cells["image_tokens"])
-    log_axis(right, f"{label('train_flops')} (points: {label('image_tokens').lower()})")
+    points = "most tokens on the right" if is_many else f"points: {label('image_tokens').lower()}"
+    log_axis(right, f"{label('train_flops')} ({points})")
     accuracy_axis(left, MAIN_MEASURES[main_measure(tables)])
-    if len(left.get_legend_handles_labels()[1]) > MOST_INSIDE:
-        figure.set_figwidth(13.5)
-        lines = left.get_legend_handles_labels()
-        figure.legend(*lines, title=label("model"), frameon=False, loc="outside right center")
+    if is_many:
+        handles = left.get_legend_handles_labels()
+        figure.legend(
+            *handles, title=label("model"), frameon=False, loc="outside lower center", ncols=2
+        )
     else:
         left.legend(title=label("model"), frameon=False)
-    figure.suptitle(f"{title}\n{bars(cells)}{left_out(tables)}", fontsize=10)
+    say_title(figure, title, bars(cells), tell_left_out(tables["runs"]))
     return figure
 
 
+@styled
 def accuracy_vs_samples(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Zero-shot accuracy during training, one panel per model, one line per image token count."""
     cells = known_cells(tables)
     groups = by_size(cells)
-    count = max(1, len(groups))
-    figure = Figure(figsize=(3.6 * count + 0.6, 3.9), layout="constrained")
-    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    columns = max(1, min(len(groups), MOST_PANELS))
+    rows = max(1, ceil(len(groups) / columns))
+    figure = new_figure(PAGE, 0.6 + 2.4 * rows)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     styles = {tokens: n for n, tokens in enumerate(sorted(cells["image_tokens"].unique()))}
     handles: dict[int, Any] = {}
-    for axes, (name, rows) in zip(panels, groups, strict=False):
-        for tokens, line in rows.groupby("image_tokens"):
+    for axes, (name, own) in zip(panels.flat, groups, strict=False):
+        for tokens, line in own.groupby("image_tokens"):
             line = line.sort_values("evaluated_at")
             index = styles[tokens]
             handles[index] = draw_line(axes, line, "evaluated_at", f"{tokens}", index)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(name)
         axes.set_xlabel(label("samples"))
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.xaxis.set_major_locator(MaxNLocator(4))
-    accuracy_axis(panels[0], MAIN_MEASURES[main_measure(tables)])
+    for axes in panels[:, 0]:
+        accuracy_axis(axes, MAIN_MEASURES[main_measure(tables)])
+    for axes in panels.flat[len(groups) :]:
+        axes.remove()
     figure.legend(
         handles=[handles[index] for index in sorted(handles)],
         title=label("image_tokens"),
         frameon=False,
         loc="outside right center",
     )
-    figure.suptitle(f"{title}\n{bars(cells)}{left_out(tables)}", fontsize=10)
+    say_title(figure, title, bars(cells), tell_left_out(tables["runs"]))
     return figure
 
 
+@styled
 def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Accuracy against the training FLOPs of whole pipelines, beside published CLIP models.
 
@@ -102,7 +121,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     names, costs = earlier["model"].tolist(), earlier["train_flops"].tolist()
     done = pipelines[pipelines["accuracy"].notna() & pipelines["left_out"].isna()]
     comparable = done["accuracy_set"].astype("string").str.startswith("imagenet1k").fillna(False)
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    figure = new_figure(PAGE, 3.8)
     axes = figure.subplots()
     axes.set_xscale("log")
     for index, (name, rows) in enumerate(done.groupby("model", sort=False)):
@@ -118,7 +137,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
         axes.plot(earlier["train_flops"], earlier["imagenet1k"], "o", color="0.6", markersize=4)
         for name, x, y in zip(names, costs, earlier["imagenet1k"].tolist(), strict=True):
             offset: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, -3)}
-            axes.annotate(name, (x, y), fontsize=7, color="0.4", **offset)
+            axes.annotate(name, (x, y), fontsize=SMALL, color=INK, **offset)
     else:
         note = "gray: cost of published models, whose accuracy is of another set"
         for step, (x, name) in enumerate(sorted(zip(costs, names, strict=True)), 1):
@@ -128,8 +147,8 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
                 x,
                 height,
                 f"{name} ",
-                fontsize=7,
-                color="0.35",
+                fontsize=SMALL,
+                color=INK,
                 ha="right",
                 va="top",
                 transform=axes.get_xaxis_transform(),
@@ -138,7 +157,7 @@ def cost_against_earlier(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     accuracy_axis(axes, label("accuracy"))
     tidy(axes)
     axes.legend(title=label("model"), frameon=False)
-    figure.suptitle(f"{title}\n{note}{left_out(tables)}", fontsize=10)
+    say_title(figure, title, note, tell_left_out(tables["runs"]))
     return figure
 
 
@@ -154,12 +173,6 @@ def known_cells(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return summarise_cells(tables).dropna(subset=["image_tokens"])
 
 
-def left_out(tables: dict[str, pd.DataFrame]) -> str:
-    """A line on the runs that exclusions.yaml leaves out; empty where it names none."""
-    said = tell_left_out(tables["runs"])
-    return "\n" + textwrap.shorten(said, LONGEST_LINE, placeholder=" …") if said else ""
-
-
 def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The lines from the smallest model to the largest, each with its cells."""
     names = name_lines(cells)
@@ -168,19 +181,16 @@ def by_size(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def draw_line(axes: Axes, line: pd.DataFrame, x: str, name: str, index: int) -> ErrorbarContainer:
-    """One line with its 95 % bars; colours and markers come back together after 30 lines."""
+    """One line with its 95 % bars."""
     error = line["half_width"].astype(float)
     container = axes.errorbar(
         line[x].astype(float),
         line["mean"].astype(float),
         yerr=None if error.isna().all() else error,
         label=name,
-        color=colour(index),
-        marker=marker(index),
-        markersize=5,
-        linewidth=1.5,
-        elinewidth=0.9,
-        capsize=2.5,
+        elinewidth=0.8,
+        capsize=2,
+        **line_style(index),
     )
     tidy(axes)
     return container
@@ -194,9 +204,9 @@ def name_points(axes: Axes, line: pd.DataFrame) -> None:
             f"{tokens:g}",
             (x, y),
             textcoords="offset points",
-            xytext=(8, -4),
-            fontsize=7,
-            color="0.35",
+            xytext=(6, -4),
+            fontsize=SMALL,
+            color=INK,
         )
 
 

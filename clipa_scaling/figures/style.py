@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,30 @@ from clipa_scaling.schema import label
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 MARKERS = "osD^v"
+# With the markers they tell lines apart where a printer has no colour.
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (8, 2)))
+COLUMN, PAGE = 3.4, 6.9  # inches of a paper
+SMALL, NORMAL, LARGE = 7, 8, 9  # points
 INK, PALE = "0.35", "0.8"
 DPI = 150
+LONGEST_LINE = 105  # letters of a title over a page
 WIDE = 50  # of an axis: its ends' ratio
 LARGEST_PREFIX = 1e18
-TEXT_AS_TEXT = 42  # TrueType, which editors of figures can change
+STYLE: Any = {
+    "font.size": NORMAL,
+    "axes.titlesize": NORMAL,
+    "axes.labelsize": NORMAL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.title_fontsize": SMALL,
+    "legend.handlelength": 2.8,
+    "figure.titlesize": LARGE,
+    "lines.markersize": 4.5,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,  # TrueType, which editors of figures can change
+}
+styled = matplotlib.rc_context(STYLE)  # decorates a function that draws a figure
 
 
 def colour(index: int) -> str:
@@ -42,8 +62,17 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
+def dashes(index: int) -> Any:
+    return DASHES[index % len(DASHES)]
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of a line by its number."""
+    return {"color": colour(index), "marker": marker(index), "linestyle": dashes(index)}
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """A figure in inches: 3.3 is a column of a paper, 6.9 its page."""
+    """A figure in inches; at most PAGE wide, so that print leaves its letters their size."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -51,6 +80,7 @@ def tidy(axes: Axes) -> None:
     """No box; pale lines to read heights by."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
+    axes.tick_params(labelsize=SMALL)  # ticks are made late, when the style may no longer hold
 
 
 def accuracy_axis(axes: Axes, name: str) -> None:
@@ -88,13 +118,34 @@ def log_axis(axes: Axes, name: str) -> None:
     axes.set_xlabel(name)
 
 
+def say_title(figure: Figure, *lines: str) -> None:
+    """A title of several lines, each cut where the page ends; empty ones are left out."""
+    longest = int(LONGEST_LINE * figure.get_figwidth() / PAGE)
+    cut = [textwrap.shorten(line, longest, placeholder=" …") for line in lines if line]
+    figure.suptitle("\n".join(cut), fontsize=LARGE, parse_math=False)  # reasons may have a $
+
+
 def beside(
-    axes: Axes, text: str, x: float, y: float, offset: tuple[float, float] = (5, -3)
+    axes: Axes,
+    text: str,
+    x: float,
+    y: float,
+    offset: tuple[float, float] = (5, -3),
+    **options: Any,
 ) -> None:
     """A small name beside a point."""
-    axes.annotate(text, (x, y), fontsize=7, color=INK, xytext=offset, textcoords="offset points")
+    axes.annotate(
+        text,
+        (x, y),
+        fontsize=SMALL,
+        color=INK,
+        xytext=offset,
+        textcoords="offset points",
+        **options,
+    )
 
 
+@styled
 def save_figure(figure: Figure, stem: Path) -> Path:
     """Write stem.png, stem.pdf and stem.csv (see `plotted`); the path of the first.
 
@@ -108,8 +159,7 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     for kind, options in kinds.items():
         path = stem.with_name(f"{stem.name}.{kind}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with matplotlib.rc_context({"pdf.fonttype": TEXT_AS_TEXT}):
-            figure.savefig(temporary, format=kind, **options)
+        figure.savefig(temporary, format=kind, **options)
         os.replace(temporary, path)
     path = stem.with_name(f"{stem.name}.csv")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

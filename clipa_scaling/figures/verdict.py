@@ -11,17 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from clipa_scaling.compared import Compared, find_compared
+from clipa_scaling.compared import Compared
 from clipa_scaling.figures.style import (
     INK,
+    PAGE,
     PALE,
+    SMALL,
     colour,
+    dashes,
     marker,
     new_figure,
     save_figure,
+    styled,
     tidy,
 )
-from clipa_scaling.inverse import judge
+from clipa_scaling.inverse import judge_study
 from clipa_scaling.schema import label
 from clipa_scaling.show import si
 from clipa_scaling.verdict import Verdict
@@ -30,37 +34,40 @@ MOST_PANELS = 5  # of sample counts, the largest ones
 LARGEST_M = 8.0  # where the colours of m, and of the gain either way, end
 COLOUR_TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 M, GAIN = "m: samples needed", "G: compute saved"
-MAPS = {"m": (M, "cividis", "bound"), "gain": (GAIN, "PuOr", "gain_bound")}
+MAPS = {"m": (M, "cividis", ""), "gain": (GAIN, "PuOr", "gain_")}  # `bound`, `low`, `high` of each
 
 
+@styled
 def multiplier_maps(verdict: Verdict) -> Figure:
     """m (above) and the gain in compute (below) over sizes and lengths, a column a sample count.
 
-    `>` and `<` mark bounds. G > 1: the short length is the cheaper way to its accuracy.
+    `>` and `<` mark bounds; bold: the 95 % interval leaves out 1. G > 1: the short length
+    is the cheaper way to its accuracy.
     """
     table, compared = verdict.multipliers, verdict.compared
     counts = sorted(table["samples"].unique())[-MOST_PANELS:]
     models = list(dict.fromkeys(table.sort_values(compared.size)["model"]))
     lengths = sorted(table[compared.length].unique(), reverse=True)
     width = 1.3 + len(counts) * max(1.6, 0.55 * len(lengths))
-    figure = new_figure(width, 1.3 + 2 * max(1.1, 0.42 * len(models)))
+    figure = new_figure(min(width, PAGE), 1.3 + 2 * max(1.1, 0.42 * len(models)))
     panels = figure.subplots(2, len(counts), sharex=True, sharey=True, squeeze=False)
-    for row, (column, (name, colours, bound)) in zip(panels, MAPS.items(), strict=True):
+    for row, (column, (name, colours, prefix)) in zip(panels, MAPS.items(), strict=True):
         least = 1 if column == "m" else 1 / LARGEST_M
         norm = LogNorm(least, LARGEST_M)
         for axes, samples in zip(row, counts, strict=True):
             own = table[table["samples"] == samples].set_index(["model", compared.length])
-            values, bounds = (
+            own["is_sure"] = (own[f"{prefix}low"] > 1) | (own[f"{prefix}high"] < 1)
+            values, bounds, is_sure = (
                 own[wanted].unstack(fill_value=fill).reindex(index=models, columns=lengths)
-                for wanted, fill in ((column, np.nan), (bound, ""))
+                for wanted, fill in ((column, np.nan), (f"{prefix}bound", ""), ("is_sure", False))
             )
-            draw_map(axes, values, bounds.fillna(""), norm, colours, name)
-            axes.set_title(f"{si(float(samples))} samples", fontsize=8)
+            draw_map(axes, values, bounds.fillna(""), is_sure, norm, colours, name)
+            axes.set_title(f"{si(float(samples))} samples")
         bar = figure.colorbar(row[-1].collections[0], ax=row.tolist(), extend="both", aspect=12)
         ticks = [tick for tick in COLOUR_TICKS if tick >= least]
-        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=7)
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=SMALL)
         bar.ax.minorticks_off()
-        bar.set_label(name, fontsize=8)
+        bar.set_label(name)
     for axes in panels[-1]:
         axes.set_xlabel(label(compared.length))
     return figure
@@ -70,6 +77,7 @@ def draw_map(
     axes: Axes,
     values: pd.DataFrame,
     bounds: pd.DataFrame,
+    is_sure: pd.DataFrame,
     norm: Normalize,
     colours: str,
     name: str,
@@ -81,7 +89,7 @@ def draw_map(
     axes.set_xticks(np.arange(numbers.shape[1]) + 0.5, [str(item) for item in values.columns])
     axes.set_yticks(np.arange(numbers.shape[0]) + 0.5, [str(item) for item in values.index])
     axes.tick_params(length=0, labelsize=8)
-    signs = bounds.to_numpy(str)
+    signs, sure = bounds.to_numpy(str), (is_sure == 1).to_numpy(bool)  # not 1: no such cell
     for (row, column), value in np.ndenumerate(numbers):
         if np.isnan(value):
             continue
@@ -89,10 +97,12 @@ def draw_map(
         is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
         axes.text(
             column + 0.5, row + 0.5, f"{signs[row, column]}{value:.2g}", ha="center", va="center",
-            fontsize=7, color="white" if is_dark else "black",
+            fontsize=SMALL, color="white" if is_dark else "black",
+            fontweight="bold" if sure[row, column] else "normal",
         )  # fmt: skip
 
 
+@styled
 def tolerated_lengths(verdict: Verdict) -> Figure:
     """T_e against N, a panel a path and a line a sample count; open markers are bounds.
 
@@ -101,7 +111,7 @@ def tolerated_lengths(verdict: Verdict) -> Figure:
     """
     table, compared = verdict.tolerated, verdict.compared
     paths = list(dict.fromkeys(table["path"]))
-    figure = new_figure(1 + 3.3 * max(1, len(paths)), 3.5)
+    figure = new_figure(min(PAGE, 1 + 3.3 * max(1, len(paths))), 4)
     panels = figure.subplots(1, max(1, len(paths)), sharey=True, squeeze=False)[0]
     for axes, path in zip(panels, paths, strict=False):
         own = table[table["path"] == path]
@@ -114,8 +124,10 @@ def tolerated_lengths(verdict: Verdict) -> Figure:
         told = draw_exponent(axes, own, nu.iloc[0].to_dict()) if len(nu) else "no exponent"
         size_axis(axes, compared)
         axes.set_yscale("log")
-        axes.set_title(f"{path}\n{told}", fontsize=8)
-        axes.legend(frameon=False, fontsize=7, title="samples", title_fontsize=7)
+        axes.set_title(f"{path}\n{told}")
+        axes.legend(
+            frameon=False, title="samples", loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2
+        )
         tidy(axes)
     tokens = sorted(set(compared.runs["length"]) | set(compared.full.values()))
     panels[0].set_yticks(tokens, [str(count) for count in tokens])
@@ -150,7 +162,7 @@ def draw_tolerated(axes: Axes, line: pd.DataFrame, index: int, name: str, joined
     ends = np.where(exact & np.isfinite(ends).all(axis=0), np.maximum(ends, 0), 0)
     axes.errorbar(
         x, y, yerr=ends, color=colour(index), linewidth=1, capsize=2,
-        label=name, marker="", linestyle="-" if joined else "none",
+        label=name, marker="", linestyle=dashes(index) if joined else "none",
     )  # fmt: skip
     style: dict[str, Any] = {"color": colour(index), "markersize": 5, "linestyle": "none"}
     axes.plot(x[exact], y[exact], marker(index), **style)
@@ -182,6 +194,7 @@ def draw_exponent(axes: Axes, points: pd.DataFrame, nu: dict[str, float]) -> str
     return f"ν = {nu['nu']:.2f} [{nu['low']:.2f}, {nu['high']:.2f}]"
 
 
+@styled
 def slopes_by_path(verdict: Verdict) -> Figure:
     """d log m / d log N with its 95 % interval: each path, each length and pooled, each scale."""
     slopes = verdict.slopes[verdict.slopes["slope"].notna()]
@@ -212,7 +225,7 @@ def slopes_by_path(verdict: Verdict) -> Figure:
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlabel("d log m / d log N (below 0: larger models need fewer tokens)")
-    axes.legend(frameon=False, fontsize=7, loc="best")
+    axes.legend(frameon=False, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -224,15 +237,16 @@ FIGURES = {
 }
 
 
+def save_verdict(verdict: Verdict, folder: Path, suffix: str = "") -> list[Path]:
+    return [
+        save_figure(draw(verdict), folder / f"{name}{suffix}") for name, draw in FIGURES.items()
+    ]
+
+
 def save_verdicts(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
-    """The figures of every comparison of two sizes, lengths and sample counts at least."""
+    """The figures of every verdict of a study, numbered where there are several."""
+    verdicts = judge_study(tables)
     paths = []
-    several = ("model", "length", "samples")
-    found = [item for item in find_compared(tables)
-             if all(item.runs[name].nunique() > 1 for name in several)]  # fmt: skip
-    for number, compared in enumerate(found, 1):
-        verdict = judge(compared)
-        for name, draw in FIGURES.items():
-            stem = f"{name}_{number}" if len(found) > 1 else name
-            paths.append(save_figure(draw(verdict), folder / stem))
+    for number, verdict in enumerate(verdicts, 1):
+        paths += save_verdict(verdict, folder, f"_{number}" if len(verdicts) > 1 else "")
     return paths

@@ -167,11 +167,10 @@ def start_pool(workers: int, request: Request) -> Iterator[ProcessPoolExecutor]:
     """A pool whose waiting tasks are dropped when its user leaves early.
 
     Its processes are forked from a server that has nothing but the imports: plain fork would copy
-    the progress bar's and the pool's threads in mid-step, spawn would import torch in each.
+    the progress bar's and the pool's threads in mid-step, spawn would import in each.
     """
     context = multiprocessing.get_context("forkserver")
-    captions = request.needs == "captions"
-    context.set_forkserver_preload(["open_clip.tokenizer"] if captions else ["PIL.Image"])
+    context.set_forkserver_preload(["PIL.Image", "clipa_scaling.train.part"])
     draws = request.source.kind == "scenes"
     pool = ProcessPoolExecutor(workers, context, initializer=enter_worker, initargs=(draws,))
     try:
@@ -198,7 +197,7 @@ def end_with_parent() -> None:
     os._exit(1)  # a killed parent cannot tell its workers, and they would wait for ever
 
 
-def make_head(parts: list[Mapping[str, Any]], request: Request) -> Totals:
+def make_head(parts: Sequence[Mapping[str, Any]], request: Request) -> Totals:
     """What pack.json says: sums over the parts, their sizes, and the class names."""
     sums = ("pairs", "captions", "real_tokens", "cut_captions")
     names = {name for part in parts for name in part["labels"] or ()}

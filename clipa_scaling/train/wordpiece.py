@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipa_scaling.source import DataError
+from clipa_scaling.train.bpe import straighten
 from clipa_scaling.vocabulary import read_vocabulary
 
 EXTRA = "clipa_scaling[wordpiece]"
@@ -35,17 +36,16 @@ class WordPiece:
                 f"tokenizer: wordpiece needs tokenizers, which is not installed; pip install "
                 f"'{EXTRA}'"
             ) from None
-        from open_clip.tokenizer import get_clean_fn
 
         self.names = read_vocabulary(Path(vocab))
         self.start, self.separator = (self.names.index(name) for name in ("[CLS]", "[SEP]"))
-        self._clean = get_clean_fn("whitespace")  # as open_clip, before BERT's own
         self._bert = BertWordPieceTokenizer(vocab, lowercase=True)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption without start and end, however many; a [SEP] it spells is 0 too."""
-        # One by one: a batch would start a thread for each core in every process of a pool.
-        ids = self._bert.encode(self._clean(text), add_special_tokens=False).ids
+        # Straightened as open_clip does, before BERT's own. One by one: a batch would start a
+        # thread for each core in every process of a pool.
+        ids = self._bert.encode(straighten(text), add_special_tokens=False).ids
         return [END if number == self.separator else number for number in ids]
 
     def pieces(self) -> tuple[tuple[bytes, ...], list[bool]]:

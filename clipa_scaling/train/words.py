@@ -22,8 +22,6 @@ from clipa_scaling.train.tokenize import (
 )
 from clipa_scaling.train.wordpiece import WordPiece
 
-WORD_END = "</w>"
-
 
 @cache
 def read_vocabulary(vocab: str = "") -> tuple[tuple[bytes, ...], np.ndarray, list[int]]:
@@ -35,7 +33,7 @@ def read_vocabulary(vocab: str = "") -> tuple[tuple[bytes, ...], np.ndarray, lis
     if isinstance(tokenizer, WordPiece):
         pieces, goes_on = tokenizer.pieces()
         return pieces, np.array(goes_on), tokenizer.specials()
-    pieces, ends = tokenizer.pieces(WORD_END)
+    pieces, ends = tokenizer.pieces()
     return pieces, np.array(ends), [START, END]
 
 

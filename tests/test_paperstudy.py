@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from clipa_scaling.lawform import LAWS
-from clipa_scaling.papertables import paper_tables
+from clipa_scaling.paperstudy import paper_tables
 from clipa_scaling.points import make_points
 from clipa_scaling.rollout import BASELINES
 from clipa_scaling.tournament import compete

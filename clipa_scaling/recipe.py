@@ -190,13 +190,15 @@ def rank(
 ) -> pd.DataFrame:
     """The candidates with error, interval and marks, best first."""
     error = predict(table, fit, split, fit.theta[None], np.array([split.slope]))[0]
+    best = int(np.argmin(error))
     found = bootstrap(fit, draws)
     theta = found.theta[np.isfinite(found.theta).all(axis=1)]
-    slopes = np.resize(split.draws, len(theta))
-    drawn = predict(table, fit, split, theta, slopes)  # (B, n)
-    best = int(np.argmin(error))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    worse = np.quantile(drawn - drawn[:, [best]], (1 - LEVEL) / 2, axis=0)
+    low = high = np.full(len(error), math.nan)
+    worse = error - error[best]
+    if len(theta) >= draws / 2:  # else the fit cannot be repeated, and no band is known
+        drawn = predict(table, fit, split, theta, np.resize(split.draws, len(theta)))  # (B, n)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        worse = np.quantile(drawn - drawn[:, [best]], (1 - LEVEL) / 2, axis=0)
     factor, beyond = extrapolation(table, fit, chosen)
     return (
         table.assign(

@@ -98,6 +98,8 @@ def recipe_table(recipe: Recipe) -> Table:
 
 def say_value(row: pd.Series, is_loss: bool) -> str:
     """Accuracy in per cent, or a loss, with its 95 % interval."""
+    if math.isnan(row["low"]):
+        return f"{row['error']:.3f}" if is_loss else f"{100 * (1 - row['error']):.1f}"
     if is_loss:
         return f"{row['error']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     value, low, high = (100 * (1 - row[name]) for name in ("error", "high", "low"))
@@ -150,9 +152,9 @@ def say(recipe: Recipe) -> str:
             f", then {recipe.split.stage} for {short_count(int(best['finetune_samples']))} "
             f"({best['share']:.0%} of the budget)"
         )
-    doubt = ""
+    doubt = " The draws failed: what is as good is unknown." if math.isnan(best["low"]) else ""
     if best["factor"] > FAR:
-        doubt = (
+        doubt += (
             f" It lies {best['factor']:.3g} times beyond the measured {best['beyond']}: measure "
             "nearer before you spend it."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Compared:
     runs: `run`, `model`, `size` (parameters), `length` (tokens), `samples`, `seed`, `value`, `n`
     (examples), `root` (the run that its ancestry begins with), `tuned`, `flops` of the whole
     pipeline and `fixed_flops`, those after the run that length and samples are of (NaN: unknown).
-    full: tokens by model.
+    full: tokens by model. unmeasured: done runs without a value at their end, which have no say.
     """
 
     runs: pd.DataFrame
@@ -42,6 +42,7 @@ class Compared:
     eval_set: str
     stage: str
     settings: Mapping[str, str]
+    unmeasured: tuple[str, ...] = ()
 
 
 def find_compared(
@@ -67,25 +68,11 @@ def find_compared(
     runs = choose_stage(tables["runs"], stage)
     evals = choose_evals(tables["evals"], runs, measure, eval_set)
     joined = runs.merge(evals, on=["run", "samples"], validate="one_to_one")
+    unmeasured = tuple(sorted(set(runs["run"]) - set(joined["run"])))
     starts = find_starts(tables["runs"], joined["run"])
     known = tables["runs"].drop_duplicates("run").set_index("run")
     source = known.loc[[start for start, _ in starts]].reset_index()
-    frame = pd.DataFrame(
-        {
-            "run": joined["run"].astype(str).to_numpy(),
-            "model": joined["model"].astype(str).to_numpy(),
-            "size": source[size].astype(float),
-            "length": source[length].astype(int),
-            "samples": source["samples"].astype(int),
-            "seed": source["seed"].astype(int),
-            "value": joined["value"].astype(float).to_numpy(),
-            "n": joined["n"].astype(float).to_numpy(),
-            "root": [root for _, root in starts],
-            "tuned": source["tuned"].fillna("").astype(str),
-            "flops": sum_flops(known, joined["run"]),
-            "fixed_flops": sum_flops(known, joined["run"]) - sum_flops(known, source["run"]),
-        }
-    )
+    frame = place_runs(joined, source, known, [root for _, root in starts], size, length)
     settings = other_settings(joined, source, length)
     found = []
     for chosen, told in split(frame, settings):
@@ -101,9 +88,50 @@ def find_compared(
                 str(evals["set"].iloc[0]) if len(evals) else "",
                 " and ".join(sorted(set(joined["stage"].astype(str)[chosen]))),
                 told,
+                unmeasured,
             )
         )
     return found
+
+
+def place_runs(
+    joined: pd.DataFrame,
+    source: pd.DataFrame,
+    known: pd.DataFrame,
+    roots: Sequence[str],
+    size: str,
+    length: str,
+) -> pd.DataFrame:
+    """The columns of `Compared.runs`, but for what a split of them decides."""
+    check_known(source, [size, length, "samples", "seed"])
+    flops, start_flops = sum_flops(known, joined["run"]), sum_flops(known, source["run"])
+    return pd.DataFrame(
+        {
+            "run": joined["run"].astype(str).to_numpy(),
+            "model": joined["model"].astype(str).to_numpy(),
+            "size": source[size].astype(float),
+            "length": source[length].astype(int),
+            "samples": source["samples"].astype(int),
+            "seed": source["seed"].astype(int),
+            "value": joined["value"].astype(float).to_numpy(),
+            "n": joined["n"].astype(float).to_numpy(),
+            "root": list(roots),
+            "tuned": source["tuned"].fillna("").astype(str),
+            "flops": flops,
+            "fixed_flops": flops - start_flops,
+        }
+    )
+
+
+def check_known(source: pd.DataFrame, names: Sequence[str]) -> None:
+    """TableError for the first run without a number that places it."""
+    for name in names:
+        missing = source.loc[source[name].isna(), "run"]
+        if len(missing):
+            raise TableError(
+                f"runs: {missing.iloc[0]} has no {name}, as {len(missing)} of {len(source)}, and "
+                "has no place in a comparison; leave it out in exclusions.yaml"
+            )
 
 
 def choose_stage(runs: pd.DataFrame, stage: str | None) -> pd.DataFrame:
@@ -135,12 +163,9 @@ def choose_evals(
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
     chosen = chosen[chosen["run"].isin(runs["run"]) & chosen["value"].notna()]
     chosen = chosen[chosen["size"].fillna("training") != "full"]
-    common = chosen["protocol"] == "common"
-    if common.any():
-        chosen = chosen[common]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
-    chosen = chosen[chosen["set"] == eval_set]
+    chosen = take_one_protocol(chosen[chosen["set"] == eval_set])
     chosen = take_one_way(mark_named(chosen, runs))
     check_one_benchmark(chosen)
     if is_fraction and not chosen["value"].between(0, 1).all():
@@ -153,6 +178,21 @@ def choose_evals(
     return chosen[["run", "samples", "set", "value", "n", "protocol", "evaluator"]]
 
 
+def take_one_protocol(evals: pd.DataFrame) -> pd.DataFrame:
+    """The rows under `common`, or the one protocol there is; TableError where runs lack it."""
+    told = evals["protocol"].fillna("")
+    protocol = "common" if (told == "common").any() else next(iter(told), "")
+    lacking = sorted(set(evals["run"]) - set(evals.loc[told == protocol, "run"]))
+    if lacking:
+        others = ", ".join(sorted(set(told[evals["run"].isin(lacking)])))
+        raise TableError(
+            f"evals: {len(lacking)} of {evals['run'].nunique()} runs, such as {lacking[0]}, have "
+            f"protocol={others or 'none'} and not {protocol or 'none'}, and a comparison mixes "
+            "none; measure them again with --evaluate, or leave them out in exclusions.yaml"
+        )
+    return evals[told == protocol]
+
+
 def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
     """Of each run the one from scratch that it goes back to, and the one that all begins with."""
     parents = dict(zip(runs["run"], runs["parent"].fillna(""), strict=True))
@@ -160,7 +200,12 @@ def find_starts(runs: pd.DataFrame, wanted: pd.Series) -> list[tuple[str, str]]:
     found = []
     for run in wanted:
         start = str(run)
-        while kinds[start] == "finetune" and parents[start] in parents:
+        while kinds[start] == "finetune" and parents[start]:
+            if parents[start] not in parents:
+                raise TableError(
+                    f"runs: {start} starts from {parents[start]}, which is not in the table; its "
+                    "lengths and samples are unknown: leave it out in exclusions.yaml"
+                )
             start = parents[start]
         root = start
         while parents.get(root, ""):
@@ -217,14 +262,22 @@ def find_full(
         return dict.fromkeys(models, int(rows["length"].max()))
     found = {}
     for model in models:
-        patch = load_model(model).patch
-        peers = [other for other in models if load_model(other).patch == patch]
+        patch = find_patch(model)
+        peers = [other for other in models if find_patch(other) == patch]
         of_peers = source.loc[rows.index[rows["model"].isin(peers)]]
         masked = of_peers[(of_peers["image_reduction"] != "resize").fillna(False)]
-        sides = masked["image_size"].dropna().astype(int) // patch
-        most = sides[sides > 0].max() ** 2 if (sides > 0).any() else 0
+        pixels = masked["image_size"].dropna().astype(int)
+        most = int(pixels.max() // patch) ** 2 if patch and len(pixels) else 0
         found[model] = int(max(most, rows.loc[rows["model"].isin(peers), "length"].max()))
     return found
+
+
+def find_patch(model: str) -> int:
+    """Pixels; 0 for a model of another program, whose longest length is the reference."""
+    try:
+        return load_model(model).patch
+    except ValueError:
+        return 0
 
 
 def same_size(rows: pd.DataFrame) -> pd.DataFrame:

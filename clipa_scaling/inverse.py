@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 
 from clipa_scaling.answers import BAND
 from clipa_scaling.collect import load_tables
@@ -23,6 +24,7 @@ from clipa_scaling.tolerated import EPSILON
 from clipa_scaling.verdict import Verdict
 from clipa_scaling.verdicttable import print_verdict
 
+LEAST_DRAWS = 200
 __all__ = ["judge", "judge_study", "main", "print_verdicts"]
 
 
@@ -39,6 +41,19 @@ def judge_study(tables: dict[str, pd.DataFrame]) -> list[Verdict]:
 def print_verdicts(console: Console, tables: dict[str, pd.DataFrame]) -> None:
     for verdict in judge_study(tables):
         print_verdict(console, verdict)
+        warn_of_unmeasured(console, verdict.compared)
+
+
+def warn_of_unmeasured(console: Console, compared: Compared) -> None:
+    """A line on done runs that have no value at their end, and so no say."""
+    runs = compared.unmeasured
+    if runs:
+        console.print(
+            f"[yellow]warning:[/] {len(runs)} done run{'s' * (len(runs) > 1)} without "
+            f"{compared.measure} on {compared.eval_set} not compared, such as {escape(runs[0])}; "
+            "where such runs cluster in size or length, an answer leans",
+            soft_wrap=True,
+        )
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -58,7 +73,14 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--band", type=float, default=BAND, help="slopes that count as none")
     parser.add_argument("--seed-sd", type=float, help="noise of seeds, a fraction of 1")
     parser.add_argument("--draws", type=int, default=DRAWS)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.draws < LEAST_DRAWS:
+        parser.error(f"--draws {given.draws}: allowed: {LEAST_DRAWS} or more, for ends of 95 %")
+    if given.epsilon <= 0 or given.band < 0:
+        parser.error(
+            f"--epsilon {given.epsilon:g} --band {given.band:g}: allowed: above 0, and 0 or more"
+        )
+    return given
 
 
 def read_study(given: argparse.Namespace) -> list[Compared]:
@@ -103,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epsilon=given.epsilon,
         )
         print_verdict(Console(), verdict)
+        warn_of_unmeasured(Console(), compared)
     return 0
 
 

@@ -223,12 +223,34 @@ def profile(fit: Fit, name: str) -> Profile:
     objective = problem.objective(problem.residuals(u))
     ends, _ = find_ends(problem, u, objective, spread, [j])
     low, high = ends[0, 0]
-    grid = np.linspace(low - 0.2 * (high - low), high + 0.2 * (high - low), GRID)
-    grid = np.clip(grid, *(bound[j] for bound in problem.law.box()))
-    errors = spread.errors[0]
-    start = u + (grid - u[0, j])[:, None] * errors[j] / max(errors[j, j], 1e-300)
-    start[:, j] = grid
-    found = minimise(problem.take(np.zeros(GRID, int)), start, np.arange(u.shape[1]) == j)
-    rise = np.sqrt(2 * np.maximum(found.objective - objective, 0) / spread.count[0, j])
-    values = problem.law.from_coordinates(found.u)[:, j]
+    least, most = (bound[j] for bound in problem.law.box())
+    far = np.clip([low - 0.2 * (high - low), high + 0.2 * (high - low)], least, most)
+    along = spread.errors[0][j] / max(spread.errors[0][j, j], 1e-300)
+    coordinates, objectives = follow(problem, u[0], objective[0], j, along, far)
+    rise = np.sqrt(2 * np.maximum(objectives - objective, 0) / spread.count[0, j])
+    values = problem.law.from_coordinates(coordinates)[:, j]
     return Profile(name, values, rise, float(quantile(spread.degrees)[0]), interval)
+
+
+def follow(
+    problem: Problem, u: Floats, objective: float, j: int, along: Floats, far: Floats
+) -> tuple[Floats, Floats]:
+    """Coordinates (G, P) and objectives (G,) with one held, from the estimate out to both ends.
+
+    Each step starts from the one before: valleys bend, and a straight line leaves them.
+    """
+    steps = GRID // 2
+    fixed = np.arange(len(u)) == j
+    places = u[j] + np.linspace(0, 1, steps + 1)[1:, None] * (far - u[j])
+    now = np.repeat(u[None], 2, axis=0)
+    found = [(now[:1], np.array([objective]))]
+    for place in places:
+        start = now + along * (place - now[:, j])[:, None]
+        start[:, j] = place
+        best = minimise(problem.take(np.zeros(2, int)), start, fixed)
+        now = np.where(np.isfinite(best.objective)[:, None], best.u, now)
+        found.append((now, best.objective))
+    coordinates = np.concatenate([part for part, _ in found])
+    objectives = np.concatenate([part for _, part in found])
+    order = np.argsort(coordinates[:, j], kind="stable")
+    return coordinates[order], objectives[order]

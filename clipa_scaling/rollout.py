@@ -7,93 +7,25 @@ says beyond its points, beside two baselines that know nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from clipa_scaling.bootstrap import bootstrap
 from clipa_scaling.fitted import centre
-from clipa_scaling.identify import SAME, count_levels
-from clipa_scaling.lawform import ROLES, Floats, Law, LawError
+from clipa_scaling.identify import count_levels
+from clipa_scaling.lawform import Floats, Law, LawError
 from clipa_scaling.minimise import from_scale, slope_of, to_scale
 from clipa_scaling.points import LOSS
 from clipa_scaling.solve import Fit, Options, Points, fit
+from clipa_scaling.splits import find_splits
 
 NEAREST, OLS = "nearest run", "log-linear OLS"
 BASELINES = (NEAREST, OLS)
 AXES = ("N", "D", "T", "S")  # C follows from them
-LEAST_ROWS = 4  # left to fit on
 LEVEL = 0.95
 NAMES = ["split", "form", "held", "factor", "error", "bias", "drop_error", "covered", "status"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows held out, (n,), and how far they lie beyond the rest; why: why there are none."""
-
-    name: str
-    role: str
-    held: np.ndarray
-    factor: float
-    why: str = ""
-
-
-def find_splits(points: Points) -> list[Split]:
-    """What can be held out: the ends of every variable, and the largest size at short lengths.
-
-    The last is the claim itself: what will the largest model lose, whose full length is known.
-    """
-    found = [split_end(points, role, largest=True) for role in ("N", "D") if role in points.x]
-    if "C" in points.x:
-        found.append(split_compute(points))
-    for role in ("T", "S"):
-        if role in points.x:
-            found.append(split_end(points, role, largest=False))
-            found.append(split_claim(points, role))
-    return found
-
-
-def split_end(points: Points, role: str, largest: bool) -> Split:
-    values = points.x[role]
-    name = f"{'largest' if largest else 'shortest'} {role}"
-    if count_levels(values) < 2:
-        return refuse(points, name, role, f"{role} ({ROLES[role]}) does not vary")
-    logs = np.log(values if largest else 1 / values)
-    return cut(points, name, role, logs >= logs.max() - SAME)
-
-
-def split_compute(points: Points) -> Split:
-    """All above half the largest compute."""
-    values = points.x["C"]
-    if count_levels(values) < 2:
-        return refuse(points, "largest C", "C", "C (training FLOPs) does not vary")
-    return cut(points, "largest C", "C", values > values.max() / 2)
-
-
-def split_claim(points: Points, role: str) -> Split:
-    name = f"largest N at short {role}"
-    if "N" not in points.x or count_levels(points.x["N"]) < 2 or count_levels(points.x[role]) < 2:
-        return refuse(points, name, role, f"N and {role} do not both vary")
-    size, length = np.log(points.x["N"]), np.log(points.x[role])
-    short = length < length.max() - SAME
-    held = short & (size >= size.max() - SAME)
-    if not (short & ~held).any():
-        return refuse(points, name, role, "only the largest size has short lengths")
-    beyond = float(np.exp(size.max() - size[short & ~held].max()))
-    return replace(cut(points, name, "N", held), factor=beyond)
-
-
-def cut(points: Points, name: str, role: str, held: np.ndarray) -> Split:
-    if held.all() or (~held).sum() < LEAST_ROWS:
-        return refuse(points, name, role, f"fewer than {LEAST_ROWS} rows are left to fit on")
-    inside, outside = points.x[role][~held], points.x[role][held]
-    factor = max(outside.max() / inside.max(), inside.min() / outside.min(), 1.0)
-    return Split(name, role, held, float(factor))
-
-
-def refuse(points: Points, name: str, role: str, why: str) -> Split:
-    return Split(name, role, np.zeros(len(points), bool), float("nan"), why)
 
 
 def rollout(
@@ -151,21 +83,51 @@ def loosen(law: Law, role: str) -> Law:
 def judge(
     points: Points, held: np.ndarray, law: Law, options: Options, draws: int
 ) -> dict[str, object]:
-    future = points.take(held)
     try:
-        found = fit(points.take(~held), law, options)
+        found, predicted = predict_held(points, held, law, options)
     except LawError as error:
         return {"status": str(error)}
-    if found.status.kind == "not identified":
-        return {"status": str(found.status)}
-    predicted = found.predict(future.x)
     if not np.isfinite(predicted).all():
         why = "no prediction: the form has a level for each size, and this one has none"
         return {"status": why, "drop_error": judge_drops(found, points, held)}
     told: dict[str, object] = {"status": found.status.kind, **measure(predicted, points, held)}
     if draws:
-        told["covered"] = covered(found, future, draws)
+        told["covered"] = covered(found, points.take(held), draws)
     return told
+
+
+def predict_held(
+    points: Points, held: np.ndarray, law: Law, options: Options
+) -> tuple[Fit, Floats]:
+    """The form fitted without the rows held out, and its y of them: NaN of a level it lacks.
+
+    LawError where the other rows do not identify it.
+    """
+    found = fit(points.take(~held), law, options)
+    if found.status.kind == "not identified":
+        raise LawError(str(found.status))
+    return found, found.predict(points.take(held).x)
+
+
+def predict_splits(points: Points, law: Law, options: Options) -> pd.DataFrame:
+    """What a form says of the rows of each split, fitted without them: `split`, `row`, `predicted`.
+
+    Splits that `rollout` gives no error for are missing.
+    """
+    tables = []
+    for split in find_splits(points):
+        if split.why:
+            continue
+        try:
+            _, predicted = predict_held(points, split.held, loosen(law, split.role), options)
+        except LawError:
+            continue
+        if not np.isfinite(predicted).all():
+            continue
+        rows = {"row": np.flatnonzero(split.held), "predicted": predicted}
+        tables.append(pd.DataFrame(rows).assign(split=split.name))
+    names = ["split", "row", "predicted"]
+    return pd.concat(tables)[names] if tables else pd.DataFrame(columns=names)
 
 
 def measure(predicted: Floats, points: Points, held: np.ndarray) -> dict[str, float]:

@@ -36,7 +36,7 @@ LAYERS = (
     ("paired", "provenance"),
     ("compared", "multiplier", "identify", "fitted", "scatter"),
     ("censored", "resample", "solve", "answers", "frontier", "papertables", "paperstudy"),
-    ("slopes", "points", "bootstrap", "profile"),
+    ("slopes", "points", "bootstrap", "profile", "splits"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking", "lawworlds"),
     ("verdict", "tabulate", "tournament", "checklist"),
     ("verdicttable", "analysis", "judge"),

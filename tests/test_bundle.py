@@ -60,12 +60,12 @@ def test_the_figures_can_be_drawn_from_it(bundle: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(tmp_path / "read")
     folder = tmp_path / "read" / "mini"
+    before = {path.name for path in (folder / "figures").iterdir()}
     shutil.rmtree(folder / "figures")
     command = [sys.executable, "-m", "clipa_scaling.figures", "mini"]
     done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    drawn = sorted(path.suffix for path in (folder / "figures").iterdir())
-    assert drawn == [".csv"] * 2 + [".pdf"] * 2 + [".png"] * 2
+    assert {path.name for path in (folder / "figures").iterdir()} == before
 
 
 def test_a_check_tells_every_kind_of_change(bundle: Path, tmp_path: Path) -> None:

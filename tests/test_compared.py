@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_inverse import compare, study
+from test_inverse import SMALL, compare, study
 
 from clipa_scaling.compared import find_compared
 from clipa_scaling.inverse import judge
@@ -74,3 +74,30 @@ def test_a_measure_that_is_no_fraction_is_refused() -> None:
     tables["evals"]["value"] += 1
     with pytest.raises(TableError, match="measure=accuracy is no fraction"):
         find_compared(tables)
+
+
+def test_what_a_comparison_cannot_place_is_told_and_never_dropped_in_silence() -> None:
+    tables = study(inverse, SMALL)
+    runs, evals = tables["runs"], tables["evals"]
+    last = str(runs.loc[runs["kind"] == "decay", "run"].iloc[-1])
+    unplaced = runs.assign(image_tokens=runs["image_tokens"].mask(runs["run"] == last))
+    with pytest.raises(TableError, match=f"{last} has no image_tokens, as 1 of"):
+        find_compared({**tables, "runs": unplaced})
+    other = evals.assign(protocol=evals["protocol"].mask(evals["run"] == last, "paper"))
+    with pytest.raises(TableError, match=f"1 of .* runs, such as {last}, have protocol=paper"):
+        find_compared({**tables, "evals": other})
+    unmeasured = evals.assign(value=evals["value"].mask(evals["run"] == last))
+    [found] = find_compared({**tables, "evals": unmeasured})
+    assert found.unmeasured == (last,) and last not in set(found.runs["run"])
+
+
+def test_a_finetune_whose_start_is_not_in_the_table_is_refused() -> None:
+    tables = study(inverse, SMALL)
+    runs = tables["runs"]
+    last = str(runs.loc[runs["kind"] == "decay", "run"].iloc[-1])
+    tuned = runs.assign(
+        kind=runs["kind"].mask(runs["run"] == last, "finetune"),
+        parent=runs["parent"].mask(runs["run"] == last, "gone"),
+    )
+    with pytest.raises(TableError, match=f"{last} starts from gone, which is not in the table"):
+        find_compared({**tables, "runs": tuned})

@@ -256,7 +256,7 @@ def test_the_command_prints_multipliers_slopes_verdict_and_sentence(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     save_tables(study(inverse), tmp_path)  # type: ignore[arg-type]
-    assert main([str(tmp_path), "--draws", "100"]) == 0
+    assert main([str(tmp_path), "--draws", "200"]) == 0
     out = capsys.readouterr().out
     for wanted in (
         "m, times the samples",

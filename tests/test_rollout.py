@@ -11,8 +11,9 @@ import pytest
 
 from clipa_scaling.lawform import Floats
 from clipa_scaling.laws import additive, loglinear, per_size
-from clipa_scaling.rollout import BASELINES, NEAREST, OLS, find_full, find_splits, rollout
+from clipa_scaling.rollout import BASELINES, NEAREST, OLS, find_full, rollout
 from clipa_scaling.solve import Options, Points
+from clipa_scaling.splits import find_splits
 
 FAST = Options(scale="log", delta=np.inf, starts=512, keep=8)
 SIZES, COUNTS, LENGTHS = (2e7, 8e7, 3e8, 1e9), (1e8, 4e8, 1e9, 2e9), (196.0, 100.0, 49.0, 16.0)

@@ -6,21 +6,27 @@ import sys
 from pathlib import Path
 
 from clipa_scaling.collect import load_tables
+from clipa_scaling.figures.laws import save_laws
 from clipa_scaling.figures.papers import save_papers
 from clipa_scaling.figures.study import save_figures
 from clipa_scaling.figures.verdict import save_verdicts
+from clipa_scaling.paperstudy import paper_tables
 from clipa_scaling.published import FOLDER
 from clipa_scaling.schema import TableError
 
 
 def draw(folder: Path) -> list[Path]:
-    """The figures of a study, or of the papers in results/published."""
+    """The figures of a study and of its law, or of the papers in results/published."""
+    drawn = folder / "figures"
     if folder.resolve() == FOLDER:
-        return save_papers(folder / "figures")
-    tables, figures = load_tables(folder), folder / "figures"
+        resized = paper_tables("v1 Table 11", "resize")
+        laws = save_laws(resized, "v1 Table 11, resize", drawn, "v1_table_11_resize")
+        return save_papers(drawn) + laws
+    tables, name = load_tables(folder), folder.resolve().name
     return [
-        *save_figures(tables, folder.resolve().name, figures),
-        *save_verdicts(tables, figures),
+        *save_figures(tables, name, drawn),
+        *save_verdicts(tables, drawn),
+        *save_laws(tables, name, drawn),
     ]
 
 

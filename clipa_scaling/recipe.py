@@ -38,7 +38,7 @@ class Recipe:
 
     table: candidates, best first: `model`, `image_tokens`, `text_tokens`, `samples`,
     `finetune_samples`, `share` (of the budget, for finetuning), `error`, `low`, `high` (95 % of the
-    draws), `behind` (of the best, in error), `as_good` (not worse with 97.5 % of the draws),
+    draws), `behind` (of the best, in error), `as_good` (no worse in 2.5 % of the draws),
     `factor` (the most by which N, D or a length lies beyond what was measured, 1 within it) and
     `beyond` (in which). edges: of the best, in words. others: the best under other forms.
     """

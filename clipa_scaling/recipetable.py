@@ -162,7 +162,7 @@ def say(recipe: Recipe) -> str:
         f"For this budget the {recipe.fit.law.name} law advises {best['model']} at "
         f"{best['image_tokens']} image and {best['text_tokens']} text tokens for "
         f"{short_count(int(best['samples']))} samples{finetune}: {what} "
-        f"{say_value(best, is_loss)}. As good, by 95 % of the draws: "
+        f"{say_value(best, is_loss)}. As good, in the band of 95 %: "
         f"{', '.join(dict.fromkeys(good['model']))}; {span(good['image_tokens'])} image tokens; "
         f"{span(good['text_tokens'])} text tokens; "
         f"{short_count(int(good['samples'].min()))} to {short_count(int(good['samples'].max()))} "

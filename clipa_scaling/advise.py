@@ -199,6 +199,8 @@ def sources(tables: dict[str, pd.DataFrame], chosen: Chosen) -> set[str]:
 
 def read_fit(path: Path) -> Fit:
     """A law that `fit --save` wrote, or `Fit.to_json`."""
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; give what fit --save wrote")
     try:
         held = json.loads(path.read_text())
     except json.JSONDecodeError as error:

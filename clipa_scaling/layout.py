@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from clipa_scaling.compared import Compared
+from clipa_scaling.compared import Compared, same_size
 from clipa_scaling.grid import Planned
 from clipa_scaling.plan import PLANNED, PlanRow, price_run
 from clipa_scaling.planned import Study
@@ -186,8 +186,9 @@ def redesign(compared: Compared, study: Study) -> Compared:
             row |= {"samples": place.samples, "root": layout.find_root(run)}
             row |= {"flops": row["fixed_flops"] + each * place.samples, "done": False}
             row |= {"value": float("nan")}
-            if place.model not in full:
+            if place.model != known[template]["model"]:
                 row["size"] = float(getattr(costs[source], compared.size))
-                full[place.model] = full[known[template]["model"]]
+                full.setdefault(place.model, full[known[template]["model"]])
         rows.append(row)
-    return replace(compared, runs=pd.DataFrame(rows, columns=compared.runs.columns), full=full)
+    runs = pd.DataFrame(rows, columns=compared.runs.columns)
+    return replace(compared, runs=same_size(runs), full=full)

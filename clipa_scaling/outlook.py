@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,10 +99,6 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
     scatter = measure_scatter(compared, assumptions.seed_sd)
     truths = find_truths(compared, scatter, assumptions)
     reckoned = reckon(compared, truths[INVERSE], scatter)
-    told = [
-        expect(compared, truth, scatter, reckoned, assumptions.worlds).assign(truth=name)
-        for name, truth in truths.items()
-    ]
     checked = min(assumptions.worlds, LEAST_CHECKED)
     path = next(item for item in reckoned if item.path == assumptions.path)
     layout = Layout(study)
@@ -140,7 +136,7 @@ def look_ahead(study: Study, assumptions: Assumptions) -> Outlook:
         assumptions=assumptions,
         scatter=scatter,
         truths=truths,
-        expected=pd.concat(told, ignore_index=True),
+        expected=expect_all(compared, truths, scatter, reckoned, assumptions.worlds),
         reckoned=reckoned,
         before=before,
         # Without an interval, nothing says what a run was good for.
@@ -159,6 +155,23 @@ def find_truths(compared: Compared, scatter: Scatter, assumptions: Assumptions) 
     if compared.runs["done"].any():
         truths[FITTED] = adapt(first, compared, scatter, keep_strength=False)
     return truths
+
+
+def expect_all(
+    compared: Compared,
+    truths: Mapping[str, Truth],
+    scatter: Scatter,
+    reckoned: Iterable[Reckoned],
+    worlds: int,
+) -> pd.DataFrame:
+    """What each truth lets expect; of a finished study, whose runs are all measured, the last's."""
+    is_over = bool(compared.runs["done"].all())
+    told = [
+        expect(compared, truth, scatter, reckoned, 1 if is_over else worlds).assign(truth=name)
+        for name, truth in truths.items()
+        if name == FITTED or not is_over
+    ]
+    return pd.concat(told, ignore_index=True)
 
 
 def expect(

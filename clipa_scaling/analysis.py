@@ -231,6 +231,7 @@ def say_range(item: Interval) -> str:
 
 
 def say_deltas(analysis: Analysis) -> str:
+    assert analysis.fit is not None and analysis.fit.law.roles[0] == "N"
     signs = {(item.low > 0) - (item.high < 0) for item in analysis.deltas.values()}
     if signs == {1}:
         return "larger models lose less on every scale"

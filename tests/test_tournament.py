@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_rollout import COUNTS, LENGTHS, SIZES, make, truth
 
+from clipa_scaling.lawform import LawError
 from clipa_scaling.laws import LAWS, additive, loglinear, multiplicative, per_size
 from clipa_scaling.solve import Options, Points
 from clipa_scaling.tournament import Tournament, adapt, compete, find_warnings, varying
@@ -47,6 +48,18 @@ def test_forms_take_the_roles_that_vary() -> None:
     form, why = adapt(LAWS["primary"], flat)
     assert form.roles == ("N", "D", "T") and why.startswith("D (samples) does not vary")
     assert adapt(LAWS["primary"], make(), worst=0.9)[0].given == {"worst": 0.9}
+
+
+def test_one_model_has_no_form_per_size() -> None:
+    """What is lost by D is no delta: with D and T alone the form is refused, not rebuilt."""
+    points = make(sizes=(1e8,))
+    assert varying(points) == ("D", "T")
+    found = compete(points, [loglinear(), per_size()], FAST)
+    assert list(found.fits) == ["loglinear"]
+    assert found.reasons["per_size"].startswith("N (parameters) does not vary")
+    with pytest.raises(LawError, match="per_size has roles D, T; allowed: N, T or N, S"):
+        per_size(("D", "T"))
+    assert per_size(("N", "S")).roles == ("N", "S")
 
 
 def test_disagreement_is_told(found: Tournament) -> None:

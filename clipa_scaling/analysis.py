@@ -130,7 +130,10 @@ def choose(found: Tournament, law: str) -> tuple[str, str]:
 
 
 def fit_deltas(found: Fit) -> dict[str, Interval]:
-    """delta of the form per size on accuracy, -log error and logit, by least squares."""
+    """delta of the form per size on accuracy, -log error and logit, by least squares.
+
+    A reason also where the refit has not converged.
+    """
     points = found.points
     usable = [
         scale for scale in SCALES if scale == "raw" or ((points.y > 0) & (points.y < 1)).all()
@@ -138,7 +141,11 @@ def fit_deltas(found: Fit) -> dict[str, Interval]:
     told = {}
     for scale in usable:
         options = replace(found.options, scale=scale, delta=np.inf)
-        told[SCALES[scale]] = intervals(fit(points, found.form, options))["delta"]
+        again = fit(points, found.form, options)
+        item = intervals(again)["delta"]
+        if item.identified and again.status.kind != "converged":
+            item = replace(item, reason=f"the refit is not settled ({again.status})")
+        told[SCALES[scale]] = item
     return told
 
 
@@ -223,6 +230,8 @@ def tell_better(analysis: Analysis) -> str:
 
 
 def say_interval(item: Interval) -> str:
+    if not item.identified:
+        return f"– (not identified: {item.reason})"
     return f"{item.estimate:.3g} {say_range(item)}"
 
 
@@ -231,6 +240,9 @@ def say_range(item: Interval) -> str:
 
 
 def say_deltas(analysis: Analysis) -> str:
+    assert analysis.fit is not None and analysis.fit.law.roles[0] == "N"
+    if not all(item.identified for item in analysis.deltas.values()):
+        return "whether larger models lose less is open: not every scale identifies delta"
     signs = {(item.low > 0) - (item.high < 0) for item in analysis.deltas.values()}
     if signs == {1}:
         return "larger models lose less on every scale"

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipa_scaling.fitted import Fit
 from clipa_scaling.lawform import Floats, LawError
-from clipa_scaling.minimise import from_scale, minimise, to_scale
+from clipa_scaling.minimise import minimise
 from clipa_scaling.resample import LEAST_CLUSTERS
 from clipa_scaling.scatter import Scatter, split_variance
 
@@ -48,15 +48,9 @@ class Draws:
         low, high = middle(self.params[:, [self.fit.law.names.index(name)]])
         return float(low[0]), float(high[0])
 
-    def predict(self, x: Mapping[str, Floats], noise: bool = False, seed: int = 0) -> Floats:
-        """y (B, n) of the law; with noise, of a further run there (its prediction interval)."""
-        found = self.fit.predict_all(self.theta, x)
-        if not noise:
-            return found
-        scale = self.fit.options.scale
-        sd = np.sqrt(self.scatter.shared + self.scatter.alone)
-        errors = sd * np.random.default_rng(seed).standard_normal(found.shape)
-        return from_scale(to_scale(found, scale) + errors, scale)
+    def predict(self, x: Mapping[str, Floats]) -> Floats:
+        """y (B, n) of the law; of further runs, with their noise: `rollout.predict_interval`."""
+        return self.fit.predict_all(self.theta, x)
 
 
 def middle(values: Floats) -> tuple[Floats, Floats]:

@@ -131,8 +131,13 @@ def parameter_table(analysis: Analysis) -> Table:
         estimate = UNIDENTIFIED if item.reason else f"{item.estimate:.5g}"
         table.add_row(parameter.name, estimate, told, meaning)
     for name, item in analysis.deltas.items():
+        meaning = f"on {name}, least squares"
+        if not item.identified:
+            meaning += f"; not identified: {item.reason}"
+            table.add_row("delta", UNIDENTIFIED, UNIDENTIFIED, meaning)
+            continue
         told = f"[{item.low:.3g}, {item.high:.3g}]"
-        table.add_row("delta", f"{item.estimate:.3g}", told, f"on {name}, least squares")
+        table.add_row("delta", f"{item.estimate:.3g}", told, meaning)
     return table
 
 

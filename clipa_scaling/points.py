@@ -214,7 +214,10 @@ def cells_of(joined: pd.DataFrame, source: pd.DataFrame) -> pd.Series:
 def read_roles(
     names: Mapping[str, str], joined: pd.DataFrame, source: pd.DataFrame, known: pd.DataFrame
 ) -> dict[str, Floats]:
-    """Each role's values, (n,); a role that some run has no value for is left away."""
+    """Each role's values, (n,); a role that no run has a value for is left away.
+
+    Raises TableError where only some have one: without the role, their y would be its effect.
+    """
     x: dict[str, Floats] = {}
     for role, name in names.items():
         values: Floats = source[name].to_numpy(np.float64, na_value=np.nan)
@@ -226,8 +229,16 @@ def read_roles(
             )
             longest = order.sort_values("T").groupby("model")["N"].last()
             values = joined["model"].map(longest).to_numpy(float)
-        if np.isfinite(values).all() and (values > 0).all():
+        known_here = np.isfinite(values) & (values > 0)
+        if known_here.all():
             x[role] = values
+        elif known_here.any():
+            run = (joined if name == "train_flops" else source)["run"][~known_here].iloc[0]
+            raise TableError(
+                f"runs: {(~known_here).sum()} of {len(values)} runs, such as {run}, have no {name} "
+                f"({role}), the others have; fill it in, leave these out in exclusions.yaml, or "
+                "choose others with --where"
+            )
     return x
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from clipa_scaling.lawform import Floats, Law, Logs, Parameter, columns, geometric
+from clipa_scaling.lawform import Floats, Law, LawError, Logs, Parameter, columns, geometric
 from clipa_scaling.lawterms import (
     AMPLITUDES,
     EXPONENTS,
@@ -206,8 +206,10 @@ def per_size(roles: Sequence[str] = ("N", "T")) -> Law:
 
     For designs with D constant: delta > 0 is the papers' inverse law, on the scale of the fit. T0
     is the longest length of the points. Where a size was not fitted its level is unknown, and so is
-    y: NaN.
+    y: NaN. Errors: LawError for other roles than N and a length, of which delta would say nothing.
     """
+    if tuple(roles) not in {("N", token) for token in TOKENS}:
+        raise LawError(f"per_size has roles {', '.join(roles)}; allowed: N, T or N, S")
     size, length = roles
 
     def bind(logs: Logs) -> Law:

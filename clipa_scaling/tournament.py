@@ -152,7 +152,23 @@ def compete(
     rollouts = rollout(points, forms, quick, draws=draws)
     errors, shared = errors_by_form(rollouts, [form.name for form in forms])
     found_all = Tournament(fits, reasons, rollouts, errors, shared, ())
-    return replace(found_all, warnings=tuple(find_warnings(found_all, points)))
+    told = find_warnings(found_all, points)
+    return replace(found_all, warnings=(*told, *(tell_worst(fits) if worst is None else ())))
+
+
+def tell_worst(fits: Mapping[str, Fit]) -> list[str]:
+    """A line where E0 was assumed: a lower one bends the same errors, which is kappa."""
+    assumed = [
+        name
+        for name, found in fits.items()
+        if "kappa" in found.law.names and found.form.given.get("worst") == 1
+    ]
+    if not assumed:
+        return []
+    return [
+        f"kappa of {', '.join(assumed)} is conditional on E0 = 1, as the error of guessing was not "
+        "given; for 1 - 1/classes use --worst"
+    ]
 
 
 def find_warnings(found: Tournament, points: Points) -> list[str]:

@@ -14,6 +14,7 @@ from clipa_scaling.lawform import LawError
 from clipa_scaling.laws import additive, loglinear
 from clipa_scaling.lawworlds import SMALL, WORLDS, cross
 from clipa_scaling.profile import intervals
+from clipa_scaling.rollout import predict_interval
 from clipa_scaling.solve import Options, Points, fit
 
 
@@ -71,13 +72,14 @@ def test_the_next_runs_lie_in_the_prediction_interval() -> None:
     """Of 40 studies' predictions, most of 200 new runs at a place that was not fitted."""
     world = next(world for world in WORLDS if world.law == "power")
     place = {"C": np.array([3e22])}
+    ahead = Points(place, np.array([0.5]))  # its y is not looked at
     options = Options(delta=np.inf, starts=256, keep=2)
     truth = fit(world.points(), world.form(), options).predict(place)[0]
     inside = []
     rng = np.random.default_rng(2)
     for y in world.draw(40, rng):
-        draws = bootstrap(fit(replace(world.points(), y=y), world.form(), options), 300)
-        low, high = np.quantile(draws.predict(place, noise=True), [0.025, 0.975])
+        found = fit(replace(world.points(), y=y), world.form(), options)
+        low, high = predict_interval(found, ahead, 300)
         new = truth * np.exp(world.seed_sd * rng.normal(size=200))
         inside.append(((low <= new) & (new <= high)).mean())
     assert np.mean(inside) == pytest.approx(0.95, abs=0.03)

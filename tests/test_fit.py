@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipa_scaling.analysis import analyse, fit_deltas, say
 from clipa_scaling.collect import load_tables, save_tables
-from clipa_scaling.fit import main
+from clipa_scaling.fit import choose_all, main, read_arguments
+from clipa_scaling.fittables import parameter_table
 from clipa_scaling.fitted import Fit
+from clipa_scaling.laws import per_size
 from clipa_scaling.paperstudy import paper_tables
-from clipa_scaling.points import make_points
+from clipa_scaling.points import Chosen, make_points
+from clipa_scaling.schema import TableError
+from clipa_scaling.solve import Options, Points, fit
 
 MINI = Path(__file__).resolve().parents[1] / "results" / "mini"
 QUICK = ["--starts", "256", "--draws", "0"]
@@ -51,6 +56,37 @@ def test_the_papers_deltas(resize: dict[str, dict[str, dict[str, float]]]) -> No
     assert "larger models lose less on every scale" in str(resize["sentence"])
 
 
+SIZE_OF_ROW, LENGTH = np.repeat([22e6, 86e6, 304e6], 5), np.tile([16, 36, 49, 100, 196.0], 3)
+LEVEL = np.repeat([0.43, 0.36, 0.31], 5)
+
+
+def test_a_delta_that_is_not_identified_has_no_numbers() -> None:
+    """The smallest model alone loses anything: delta has no upper end."""
+    lost = np.repeat([0.01, 0.0, 0.0], 5) * (LENGTH / 196) ** -0.8
+    y = LEVEL + lost + np.random.default_rng(2).normal(0, 0.001, 15)
+    points = Points({"N": SIZE_OF_ROW, "T": LENGTH}, y, columns={"y": "accuracy"})
+    facts = {name: "x" for name in ("measure", "set", "protocol", "evaluator", "stage")}
+    chosen = Chosen(points, np.repeat(["S", "B", "L"], 5), facts)
+    options = Options(scale="logit", starts=256)
+    found = analyse(chosen, laws=[per_size()], options=options, draws=0)
+    assert {item.reason for item in found.deltas.values()} == {"no upper end below 10"}
+    assert "delta = – (not identified: no upper end below 10) on accuracy" in say(found)
+    assert "is open: not every scale identifies delta" in say(found)
+    table = parameter_table(found)
+    estimates, ends = (list(table.columns[at].cells)[-3:] for at in (1, 2))
+    assert estimates == ends == ["–"] * 3
+
+
+def test_a_delta_of_a_refit_that_is_not_settled_is_none() -> None:
+    """A step at the shortest length: k and gamma trade against each other."""
+    y = LEVEL + 0.05 * (LENGTH < 20) + np.random.default_rng(1).normal(0, 0.002, 15)
+    points = Points({"N": SIZE_OF_ROW, "T": LENGTH}, y)
+    deltas = fit_deltas(fit(points, per_size(), Options(scale="logit", starts=256)))
+    assert len(deltas) == 3
+    for item in deltas.values():
+        assert item.reason.startswith("the refit is not settled (ridge: k")
+
+
 def test_what_is_saved_is_the_fit_itself(resize: dict[str, object]) -> None:
     text = json.dumps(resize["fit"])
     stored = Fit.from_json(text)  # its digest is checked
@@ -84,6 +120,17 @@ def test_with_and_without_exclusions(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = {row["choice"]: row for row in json.loads(out.read_text())["sensitivity"]}
     assert rows["as fitted"]["rows"] == 23 and rows["with the runs left out"]["rows"] == 24
     assert "1 run left out: a broken node" in capsys.readouterr().out
+
+
+def test_a_count_that_only_some_runs_have_is_no_other_choice() -> None:
+    tables = {name: table for name, table in load_tables(MINI).items() if name != "pipelines"}
+    runs = tables["runs"]
+    total = runs["total_params"].mask(runs["model"] == runs["model"].iloc[0])
+    tables["runs"] = runs.assign(total_params=total)
+    _, others, _ = choose_all(tables, read_arguments([str(MINI)]), {})
+    assert list(others) == ["N = text_params", "N = nonembedding_params"]
+    with pytest.raises(TableError, match=r"have no total_params \(N\)"):
+        choose_all(tables, read_arguments([str(MINI), "--size", "total_params"]), {})
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,17 @@ def test_left_out_runs_enter_only_when_asked(study: Tables) -> None:
     assert len(make_points(study, left_out=True)) == 48
 
 
+def test_a_role_that_only_some_runs_lack_is_no_reason_to_drop_it(study: Tables) -> None:
+    runs = study["runs"]
+    one = runs["run"].isin(["decay-S/16-49-0-125000000", "trunk-S/16-49-0"])
+    for name in ("image_tokens", "train_flops"):
+        study["runs"] = runs.assign(**{name: runs[name].mask(one)})
+        with pytest.raises(TableError, match=f"such as decay-S/16-49-0.* no {name} .*exclusions"):
+            make_points(study)
+    study["runs"] = runs.assign(train_flops=runs["train_flops"].mask(runs["run"] != ""))
+    assert sorted(make_points(study).x) == ["D", "N", "T"]
+
+
 def test_refuses_mixed_protocols(study: Tables) -> None:
     evals = study["evals"]
     other = evals["run"] == "decay-S/16-49-0-125000000"

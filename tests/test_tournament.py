@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_rollout import COUNTS, LENGTHS, SIZES, make, truth
 
-from clipa_scaling.laws import LAWS, additive, loglinear, multiplicative, per_size
+from clipa_scaling.lawform import LawError
+from clipa_scaling.laws import LAWS, additive, bounded, loglinear, multiplicative, per_size, primary
 from clipa_scaling.solve import Options, Points
 from clipa_scaling.tournament import Tournament, adapt, compete, find_warnings, varying
 
@@ -49,6 +50,18 @@ def test_forms_take_the_roles_that_vary() -> None:
     assert adapt(LAWS["primary"], make(), worst=0.9)[0].given == {"worst": 0.9}
 
 
+def test_one_model_has_no_form_per_size() -> None:
+    """What is lost by D is no delta: with D and T alone the form is refused, not rebuilt."""
+    points = make(sizes=(1e8,))
+    assert varying(points) == ("D", "T")
+    found = compete(points, [loglinear(), per_size()], FAST)
+    assert list(found.fits) == ["loglinear"]
+    assert found.reasons["per_size"].startswith("N (parameters) does not vary")
+    with pytest.raises(LawError, match="per_size has roles D, T; allowed: N, T or N, S"):
+        per_size(("D", "T"))
+    assert per_size(("N", "S")).roles == ("N", "S")
+
+
 def test_disagreement_is_told(found: Tournament) -> None:
     errors = {**found.errors, "additive": 0.5}
     told = find_warnings(replace(found, errors=errors), scattered())
@@ -56,6 +69,15 @@ def test_disagreement_is_told(found: Tournament) -> None:
     errors = {**found.errors, "nearest run": 1e-9}
     told = find_warnings(replace(found, errors=errors), scattered())
     assert len(told) == 1 and "no form predicts better than the nearest run" in told[0]
+
+
+@pytest.mark.parametrize(("worst", "count"), [(None, 1), (1.0, 0), (0.999, 0)])
+def test_an_assumed_error_of_guessing_is_told(worst: float | None, count: int) -> None:
+    quick = replace(FAST, starts=64, keep=2)
+    told = compete(scattered(), [primary(), bounded()], quick, worst=worst)  # bounded has no kappa
+    assert set(told.fits) == {"primary", "bounded"}
+    lines = [line for line in told.warnings if line.startswith("kappa of primary is conditional")]
+    assert len(lines) == count and all("E0 = 1," in line and "--worst" in line for line in lines)
 
 
 def test_worlds_of_the_tests_are_wide_enough() -> None:

@@ -19,8 +19,8 @@ from clipa_scaling.advicetable import print_outlook
 from clipa_scaling.analysis import WORST
 from clipa_scaling.assumed import ACCURACY, SEED_SD
 from clipa_scaling.changes import FAMILIES
-from clipa_scaling.collect import load_tables
 from clipa_scaling.compared import LENGTHS, SIZES, find_starts
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.fit import read_where
 from clipa_scaling.foresee import WORLDS
 from clipa_scaling.lawform import LawError
@@ -155,7 +155,7 @@ def advise_sweep(given: argparse.Namespace) -> int:
 
 
 def advise_budget(given: argparse.Namespace) -> int:
-    tables = load_tables(given.results)
+    tables = load_study(given.results)
     chosen = choose_points(
         tables, columns={"N": given.size}, measure=given.measure, eval_set=given.set,
         stage=given.stage, where=read_where(given.where),

@@ -15,8 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.collect import load_tables
 from clipa_scaling.cost import DEVICES
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.pipelines import sum_ancestors, sum_pipelines
 from clipa_scaling.published import FOLDER, load_published
 from clipa_scaling.schema import TableError
@@ -98,7 +98,7 @@ def count_samples(samples: float) -> str:
 
 def own_costs(results: Path) -> pd.DataFrame:
     """The pipelines of a study that are done, in the same columns."""
-    tables = load_tables(results)
+    tables = load_study(results)
     by_run = tables["runs"].drop_duplicates("run").set_index("run")
     pipelines = sum_pipelines(tables)
     done = pipelines[pipelines["accuracy"].notna() & pipelines["left_out"].isna()]

@@ -97,6 +97,17 @@ def mark_left_out(runs: pd.DataFrame, exclusions: Sequence[Exclusion]) -> pd.Dat
     return runs.assign(left_out=pd.Series(told, index=runs.index, dtype="string"))
 
 
+def load_study(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables of a results folder, with exclusions.yaml as it is now, not as when collected."""
+    tables = load_tables(folder)
+    runs = tables["runs"]
+    try:
+        entries = read_exclusions(folder, runs["run"].dropna())
+    except SweepError as error:
+        raise TableError(str(error)) from None
+    return {**tables, "runs": mark_left_out(runs, entries)}
+
+
 def root_reason(reason: str) -> str:
     """What exclusions.yaml says, of a child too."""
     return reason.partition(": ")[2] if reason.startswith(CHILD) else reason

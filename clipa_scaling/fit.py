@@ -13,9 +13,8 @@ import pandas as pd
 from rich.console import Console
 
 from clipa_scaling.analysis import DRAWS, analyse, to_json
-from clipa_scaling.collect import load_tables
 from clipa_scaling.compared import SIZES
-from clipa_scaling.exclusions import tell_left_out
+from clipa_scaling.exclusions import load_study, tell_left_out
 from clipa_scaling.fittables import print_analysis
 from clipa_scaling.lawform import LawError
 from clipa_scaling.laws import LAWS
@@ -24,6 +23,8 @@ from clipa_scaling.points import LOSS, Chosen, choose_points
 from clipa_scaling.rundir import write_bytes
 from clipa_scaling.schema import TableError
 from clipa_scaling.solve import Options, Points
+
+LEAST_STARTS = 64
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +57,15 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=DRAWS, help="of prediction intervals; 0: none")
     parser.add_argument("--seed", type=int, default=0, help="of starts and draws")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="everything, 17 digits")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.starts < LEAST_STARTS or given.draws < 0:
+        told = f"--starts {given.starts} --draws {given.draws}"
+        parser.error(f"{told}: allowed: {LEAST_STARTS} starts or more, and 0 draws or more")
+    if given.save is not None and not given.save.resolve().parent.is_dir():
+        parser.error(f"--save {given.save}: no such folder; make it first")
+    if (given.results is None) == (given.published is None):
+        parser.error("name one: a folder such as results/NAME, or --published TABLE, and not both")
+    return given
 
 
 def read_delta(text: str) -> float | Literal["noise"]:
@@ -64,11 +73,9 @@ def read_delta(text: str) -> float | Literal["noise"]:
 
 
 def read_tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
-    if (given.results is None) == (given.published is None):
-        raise TableError("name one of them: a folder such as results/NAME, or --published TABLE")
     if given.published is not None:
         return paper_tables(*read_name(given.published))
-    return load_tables(given.results)
+    return load_study(given.results)
 
 
 def read_where(given: Sequence[str]) -> dict[str, str]:

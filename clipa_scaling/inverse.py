@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipa_scaling.answers import BAND
-from clipa_scaling.collect import load_tables
 from clipa_scaling.compared import LENGTHS, SIZES, Compared, find_compared
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.judge import DRAWS, judge
 from clipa_scaling.papertables import STAGES, TABLES, compare_cells, read_cells
 from clipa_scaling.schema import TableError
@@ -85,7 +85,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def read_study(given: argparse.Namespace) -> list[Compared]:
     return find_compared(
-        load_tables(given.results),
+        load_study(given.results),
         measure=given.measure,
         eval_set=given.set,
         stage=given.stage,

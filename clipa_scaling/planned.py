@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from clipa_scaling import schema
-from clipa_scaling.collect import load_tables, make_table, plain
+from clipa_scaling.collect import make_table, plain
 from clipa_scaling.compared import LENGTHS, Compared, find_compared
 from clipa_scaling.evaluation_cost import SetSizes
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.plan import PlanRow, make_plan
 from clipa_scaling.rundir import find_packs
 from clipa_scaling.schema import TRIAL_STAGES, TableError
@@ -88,7 +89,7 @@ def find_length(rows: Iterable[PlanRow]) -> str:
 
 def measure(study: Study, results: Path) -> dict[str, Any]:
     """What finished runs of the study scored, and on how many examples."""
-    tables = load_tables(results)
+    tables = load_study(results)
     found = find_compared(tables, measure=study.measure, length=study.length)
     ids = {row.planned.id for row in study.rows}
     values = {

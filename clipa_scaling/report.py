@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from clipa_scaling import findings, sections
 from clipa_scaling.analysis import Analysis
-from clipa_scaling.collect import load_tables
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.inverse import judge_study
 from clipa_scaling.page import Section, paragraph, render
 from clipa_scaling.papersections import paper_sections
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if folder == FOLDER:
             page = make_paper_report(folder)
         else:
-            page = make_report(load_tables(folder), folder.name, laws=not given.no_laws)
+            page = make_report(load_study(folder), folder.name, laws=not given.no_laws)
     except (FileNotFoundError, TableError) as error:
         print(error, file=sys.stderr)
         return 1

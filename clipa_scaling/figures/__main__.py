@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from clipa_scaling.collect import load_tables
+from clipa_scaling.exclusions import load_study
 from clipa_scaling.figures.laws import save_laws
 from clipa_scaling.figures.papers import save_papers
 from clipa_scaling.figures.study import save_figures
@@ -22,7 +22,7 @@ def draw(folder: Path) -> list[Path]:
         resized = paper_tables("v1 Table 11", "resize")
         laws = save_laws(resized, "v1 Table 11, resize", drawn, "v1_table_11_resize")
         return save_papers(drawn) + laws
-    tables, name = load_tables(folder), folder.resolve().name
+    tables, name = load_study(folder), folder.resolve().name
     return [
         *save_figures(tables, name, drawn),
         *save_verdicts(tables, drawn),

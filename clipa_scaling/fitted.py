@@ -216,8 +216,12 @@ class Fit:
 
     @classmethod
     def from_json(cls, text: str, law: Law | None = None) -> Fit:
-        """A stored fit; `law` where it is not a registered one. Rows must have their digest."""
+        """A stored fit, alone or in all that `fit --save` keeps; rows must have their digest.
+
+        law: where it is not a registered one.
+        """
         held = json.loads(text)
+        held = held.get("fit") or held
         form = law or find_law(held["law"]["name"])
         if law is None and form.remake is not None:
             form = form.like(held["law"]["roles"], **held["law"]["given"])

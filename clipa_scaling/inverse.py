@@ -101,6 +101,19 @@ def read_published(given: argparse.Namespace) -> list[Compared]:
     return compare_cells(cells[chosen], given.size)
 
 
+def list_choices(given: argparse.Namespace) -> str:
+    """What there is to choose from."""
+    if given.published:
+        return f"--stage {', '.join(STAGES)}"
+    tables = load_study(given.results)
+    evals = tables["evals"]
+    pairs = evals[evals["name"] != "loss"].drop_duplicates(["name", "set"])
+    named = zip(pairs["name"], pairs["set"], strict=True)
+    told = ", ".join(f"{name} on {where}" for name, where in named)
+    stages = ", ".join(dict.fromkeys(tables["runs"]["stage"].dropna()))
+    return f"{told or 'no evaluations'}; stages {stages or 'none'}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; 1 where there are no tables, or none that can be compared."""
     given = read_arguments(arguments)
@@ -110,9 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not found:
-        why = "no finished, annealed run has the measure at its end"
+        asked = [given.measure, given.set, given.stage]
+        named = ", ".join(name for name in asked if name) or "the main measure"
+        why = f"no finished, annealed run has {named} at its end"
         print(
-            f"{given.results or given.published}: {why}; name another --measure, --set or --stage",
+            f"{given.results or given.published}: {why}; the tables have {list_choices(given)}",
             file=sys.stderr,
         )
         return 1

@@ -16,6 +16,7 @@ from clipa_scaling.fitted import Fit, centre
 from clipa_scaling.lawform import Floats, LawError, Parameter
 from clipa_scaling.minimise import Bools, Problem, minimise
 from clipa_scaling.scatter import Spread, find_spread
+from clipa_scaling.valleys import Walks, check_ends, follow
 
 LEVEL = 0.95
 CLOSE = 2e-3  # of the quantile: an end is then within a thousandth of its distance
@@ -170,19 +171,55 @@ def natural(fit: Fit) -> tuple[Problem, Floats]:
 
 
 def intervals(fit: Fit) -> dict[str, Interval]:
-    """The 95 % interval of every parameter, variables in their units."""
+    """The 95 % interval of every parameter, variables in their units.
+
+    Each end holds along the valley followed from the estimate, as `profile` shows it.
+    """
     return dict(zip(fit.law.names, find_intervals(fit, range(len(fit.theta))), strict=True))
 
 
 def find_intervals(fit: Fit, wanted: Sequence[int]) -> list[Interval]:
-    if fit.status.kind == "not identified" or fit.degrees < 1:
-        reason = "; ".join(fit.status.reasons) or "no more rows than parameters"
+    reason = tell_none(fit)
+    if reason:
         return [Interval(np.nan, np.nan, np.nan, reason) for _ in wanted]
+    walks, ends, known = locate(fit, wanted)
+    return [describe(walks.problem, j, walks.u, ends[at], known[at]) for at, j in enumerate(wanted)]
+
+
+def tell_none(fit: Fit) -> str:
+    if fit.status.kind == "not identified" or fit.degrees < 1:
+        return "; ".join(fit.status.reasons) or "no more rows than parameters"
+    return ""
+
+
+def locate(fit: Fit, wanted: Sequence[int]) -> tuple[Walks, Floats, Bools]:
+    """Ends (wanted, 2) and whether they are ends, those moved out that bent valleys lie below.
+
+    And the walks there, low and high of each wanted in turn.
+    """
     problem, u = natural(fit)
     spread = find_spread(problem, u, fit.points.codes())
     objective = problem.objective(problem.residuals(u))
-    ends, known = find_ends(problem, u, objective, spread, wanted)
-    return [describe(problem, j, u[0], ends[0, at], known[0, at]) for at, j in enumerate(wanted)]
+    found, are_ends = find_ends(problem, u, objective, spread, wanted)
+    ends, known = found[0].ravel(), are_ends[0].ravel()
+    column, sign = np.repeat(wanted, 2), np.tile([-1.0, 1.0], len(wanted))
+    variance = np.maximum(np.diagonal(spread.errors[0])[column], 1e-300)
+    far = np.where(problem.law.is_log[column], WIDEST, WIDEST_ERRORS * np.sqrt(variance))
+    low, high = (bound[column] for bound in problem.law.box())
+    walks = Walks(
+        problem=problem,
+        u=u[0],
+        objective=float(objective[0]),
+        column=column,
+        along=spread.errors[0][column] / variance[:, None],
+        count=spread.count[0, column],
+        goal=float(quantile(spread.degrees)[0]),
+        reach=ends,
+        limit=np.clip(u[0, column] + sign * far, low, high),
+    )
+    ends, check = ends.copy(), np.flatnonzero(known)
+    ends[check], known[check] = check_ends(walks.take(check))
+    return walks, ends.reshape(-1, 2), known.reshape(-1, 2)
 
 
 def describe(problem: Problem, j: int, u: Floats, ends: Floats, known: Bools) -> Interval:
@@ -214,43 +251,14 @@ def profile(fit: Fit, name: str) -> Profile:
     """The rise of the objective along one parameter, past both ends of its interval."""
     if name not in fit.law.names:
         raise LawError(f"parameter {name!r}; {fit.law.name} has {', '.join(fit.law.names)}")
+    reason = tell_none(fit)
+    if reason:
+        raise LawError(f"{name}: {reason}")
     j = fit.law.names.index(name)
-    [interval] = find_intervals(fit, [j])
-    if not np.isfinite(interval.estimate):
-        raise LawError(f"{name}: {interval.reason}")
-    problem, u = natural(fit)
-    spread = find_spread(problem, u, fit.points.codes())
-    objective = problem.objective(problem.residuals(u))
-    ends, _ = find_ends(problem, u, objective, spread, [j])
-    low, high = ends[0, 0]
-    least, most = (bound[j] for bound in problem.law.box())
-    far = np.clip([low - 0.2 * (high - low), high + 0.2 * (high - low)], least, most)
-    along = spread.errors[0][j] / max(spread.errors[0][j, j], 1e-300)
-    coordinates, objectives = follow(problem, u[0], objective[0], j, along, far)
-    rise = np.sqrt(2 * np.maximum(objectives - objective, 0) / spread.count[0, j])
-    values = problem.law.from_coordinates(coordinates)[:, j]
-    return Profile(name, values, rise, float(quantile(spread.degrees)[0]), interval)
-
-
-def follow(
-    problem: Problem, u: Floats, objective: float, j: int, along: Floats, far: Floats
-) -> tuple[Floats, Floats]:
-    """Coordinates (G, P) and objectives (G,) with one held, from the estimate out to both ends.
-
-    Each step starts from the one before: valleys bend, and a straight line leaves them.
-    """
-    steps = GRID // 2
-    fixed = np.arange(len(u)) == j
-    places = u[j] + np.linspace(0, 1, steps + 1)[1:, None] * (far - u[j])
-    now = np.repeat(u[None], 2, axis=0)
-    found = [(now[:1], np.array([objective]))]
-    for place in places:
-        start = now + along * (place - now[:, j])[:, None]
-        start[:, j] = place
-        best = minimise(problem.take(np.zeros(2, int)), start, fixed)
-        now = np.where(np.isfinite(best.objective)[:, None], best.u, now)
-        found.append((now, best.objective))
-    coordinates = np.concatenate([part for part, _ in found])
-    objectives = np.concatenate([part for _, part in found])
-    order = np.argsort(coordinates[:, j], kind="stable")
-    return coordinates[order], objectives[order]
+    walks, [ends], [known] = locate(fit, [j])
+    interval = describe(walks.problem, j, walks.u, ends, known)
+    least, most = (bound[j] for bound in walks.problem.law.box())
+    far = np.clip(ends + 0.2 * (ends[1] - ends[0]) * np.array([-1, 1]), least, most)
+    coordinates, rise = follow(walks, far, GRID // 2)
+    values = walks.problem.law.from_coordinates(coordinates)[:, j]
+    return Profile(name, values, rise, walks.goal, interval)

@@ -34,7 +34,7 @@ LAYERS = (
     ("pipelines", "intervals", "benchmark_json"),
     ("exclusions",),
     ("paired", "provenance"),
-    ("compared", "multiplier", "identify", "fitted", "scatter"),
+    ("compared", "multiplier", "identify", "fitted", "scatter", "valleys"),
     ("censored", "resample", "solve", "answers", "frontier", "papertables", "paperstudy"),
     ("slopes", "points", "bootstrap", "profile", "splits"),
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking", "lawworlds"),

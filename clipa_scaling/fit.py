@@ -63,8 +63,6 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"{told}: allowed: {LEAST_STARTS} starts or more, and 0 draws or more")
     if given.save is not None and not given.save.resolve().parent.is_dir():
         parser.error(f"--save {given.save}: no such folder; make it first")
-    if (given.results is None) == (given.published is None):
-        parser.error("name one: a folder such as results/NAME, or --published TABLE, and not both")
     return given
 
 
@@ -73,6 +71,8 @@ def read_delta(text: str) -> float | Literal["noise"]:
 
 
 def read_tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    if (given.results is None) == (given.published is None):
+        raise TableError("name one: a folder such as results/NAME, or --published TABLE, not both")
     if given.published is not None:
         return paper_tables(*read_name(given.published))
     return load_study(given.results)

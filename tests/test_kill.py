@@ -187,13 +187,13 @@ def test_ctrl_c_on_a_terminal_stops_cleanly_and_the_next_call_goes_on(
     sweep = write_packed(tmp_path, small_study)
     runs = tmp_path / "runs"
     terminal = pexpect.spawn(
-        shlex.join(command(sweep, *ONE)),
+        shlex.join(command(sweep)),
         cwd=ROOT,
         dimensions=(40, 120),
         env=os.environ | {"TERM": "xterm-256color"},
         timeout=120,
     )
-    terminal.expect("samples/s")
+    terminal.expect("running")  # the first of two runs, so that there is time
     while not logged(runs, 2)():
         terminal.expect("running")
     terminal.sendintr()
@@ -202,10 +202,11 @@ def test_ctrl_c_on_a_terminal_stops_cleanly_and_the_next_call_goes_on(
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 130
-    assert [read_state(RunDir(path)).name for path in runs.glob("pretrain-*")] == ["stopped"]
-    again = run_sweep(sweep, *ONE)
+    states = [read_state(RunDir(path)).name for path in runs.glob("pretrain-*")]
+    assert "stopped" in states and set(states) <= {"stopped", "planned", "done"}
+    again = run_sweep(sweep)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert outcome(runs) == of_one(uninterrupted)
-    nothing = run_sweep(sweep, *ONE)
+    assert outcome(runs) == uninterrupted
+    nothing = run_sweep(sweep)
     assert nothing.returncode == 0
-    assert nothing.stdout.startswith("nothing to do: 1 done, 1 planned.")
+    assert nothing.stdout.startswith("nothing to do: 2 done.")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from clipa_scaling.checklist import Item, as_json, fill
+from clipa_scaling.checklist import Item, fill
 from clipa_scaling.identify import count_levels
 from clipa_scaling.lawform import LAWS, ROLES, Law
 from clipa_scaling.laws import find_law
@@ -195,7 +193,8 @@ def say(analysis: Analysis) -> str:
         lead += " is identified"
     if analysis.deltas:
         values = [f"{say_interval(item)} on {name}" for name, item in analysis.deltas.items()]
-        return f"{lead}: delta = {', '.join(values)} (95 % intervals); {say_deltas(analysis)}."
+        told = f"{', '.join(values)} (95 % intervals); {say_deltas(analysis)}"
+        return f"{lead}: delta = {told}; {say_rollout(analysis)}{say_better(analysis)}."
     settled = found.status.kind == "converged"
     known = [
         f"{name} = {say_interval(item)}" if settled else f"{name} in {say_range(item)}"
@@ -210,7 +209,12 @@ def say(analysis: Analysis) -> str:
     parts = [f"with {', '.join(known)} (95 % intervals)"] if known else []
     if unknown:
         parts.append(f"the data do not fix {', '.join(unknown)}")
-    return f"{lead}: {'; '.join(parts)}; {say_rollout(analysis)}."
+    return f"{lead}: {'; '.join(parts)}; {say_rollout(analysis)}{say_better(analysis)}."
+
+
+def say_better(analysis: Analysis) -> str:
+    better = tell_better(analysis)
+    return f"; {better}" if better else ""
 
 
 def tell_better(analysis: Analysis) -> str:
@@ -261,49 +265,3 @@ def say_rollout(analysis: Analysis) -> str:
     naive = [f"{name} {tell_error(errors[name], points)}" for name in BASELINES if name in errors]
     own = tell_error(errors[found.law.name], points)
     return f"held-out runs are missed by {own} ({', '.join(naive)})"
-
-
-# As data
-
-
-def to_json(analysis: Analysis) -> str:
-    """17 digits; null is unknown. The fit holds its rows and their sha256 (`Fit.from_json`)."""
-    held: dict[str, Any] = {
-        "sentence": say(analysis),
-        "law_asked": analysis.asked,
-        "law_asked_refused_because": analysis.why or None,
-        "facts": dict(analysis.chosen.facts),
-        "exclusions": analysis.exclusions,
-        "digest": analysis.chosen.points.digest(),
-        "fit": None if analysis.fit is None else json.loads(analysis.fit.to_json()),
-        "intervals": {name: interval_json(item) for name, item in analysis.intervals.items()},
-        "delta_by_scale": {name: interval_json(item) for name, item in analysis.deltas.items()},
-        "tournament": records(analysis.tournament.table()),
-        "warnings": [
-            text for text in (*analysis.tournament.warnings, tell_better(analysis)) if text
-        ],
-        "rollouts": records(analysis.tournament.rollouts),
-        "sensitivity": records(analysis.sensitivity),
-        "checklist": as_json(analysis.checklist),
-    }
-    return json.dumps(held, indent=1, allow_nan=False) + "\n"
-
-
-def interval_json(item: Interval) -> dict[str, Any]:
-    ends = {"estimate": item.estimate, "low": item.low, "high": item.high}
-    return {**{key: plain(value) for key, value in ends.items()}, "reason": item.reason or None}
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(name): plain(value) for name, value in row.items()} for row in table.to_dict("records")
-    ]
-
-
-def plain(value: Any) -> Any:
-    """JSON has no word for what is not finite: infinite in words, unknown is null."""
-    if isinstance(value, float | np.floating):
-        if np.isnan(value):
-            return None
-        return float(value) if np.isfinite(value) else str(float(value))
-    return value.item() if isinstance(value, np.generic) else value

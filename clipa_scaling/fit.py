@@ -12,9 +12,10 @@ from typing import Literal
 import pandas as pd
 from rich.console import Console
 
-from clipa_scaling.analysis import DRAWS, analyse, to_json
+from clipa_scaling.analysis import DRAWS, analyse
 from clipa_scaling.compared import SIZES
 from clipa_scaling.exclusions import load_study, tell_left_out
+from clipa_scaling.fitjson import to_json
 from clipa_scaling.fittables import print_analysis
 from clipa_scaling.lawform import LawError
 from clipa_scaling.laws import LAWS

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipa_scaling.analysis import plain, records
 from clipa_scaling.assumed import SEED_SD, Truth, assume
 from clipa_scaling.changes import (
     Weighed,
@@ -20,6 +19,7 @@ from clipa_scaling.changes import (
     weigh,
 )
 from clipa_scaling.compared import Compared
+from clipa_scaling.fitjson import plain, records
 from clipa_scaling.foresee import (
     WORLDS,
     Reckoned,

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from clipa_scaling.analysis import plain, records
+from clipa_scaling.fitjson import plain, records
 from clipa_scaling.points import LOSS
 from clipa_scaling.recipe import UNBOUNDED, Recipe
 from clipa_scaling.show import dollars, hours, si

@@ -40,7 +40,10 @@ LAYERS = (
     ("rollout", "sensitivity", "drops", "tolerated", "gain", "lacking", "lawworlds"),
     ("verdict", "tabulate", "tournament", "checklist"),
     ("verdicttable", "analysis", "judge"),
-    ("fittables",),
+    (
+        "fittables",
+        "fitjson",
+    ),
     ("inverse", "worlds", "fit", "cost_tables"),
     ("launch", "planned", "assumed", "capped", "pricing", "split"),
     ("recipe", "foresee", "layout"),

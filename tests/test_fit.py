@@ -111,10 +111,9 @@ def test_the_checklist_is_filled_in(resize: dict[str, dict[str, dict[str, str]]]
 
 def test_with_and_without_exclusions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = {name: table for name, table in load_tables(MINI).items() if name != "pipelines"}
-    runs = tables["runs"]
-    told = pd.Series(["a broken node (A. B., 2026-01-31)"] * len(runs), dtype="string")
-    tables["runs"] = runs.assign(left_out=told.where(runs["run"] == runs["run"].iloc[0]))
     save_tables(tables, tmp_path)
+    entry = f"{{run: {tables['runs']['run'].iloc[0]}, because: a broken node, by: A. B., date: 2026-01-31}}"
+    (tmp_path / "exclusions.yaml").write_text(f"- {entry}\n")
     out = tmp_path / "fit.json"
     assert main([str(tmp_path), *QUICK, "--save", str(out)]) == 0
     rows = {row["choice"]: row for row in json.loads(out.read_text())["sensitivity"]}
@@ -136,7 +135,7 @@ def test_a_count_that_only_some_runs_have_is_no_other_choice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "name one of them"),
+        ([], "name one: a folder"),
         (["nowhere"], "no such table"),
         (["--published", "v1 Table 11"], "no reduction ''; allowed: 'v1 Table 11: random'"),
         ([str(MINI), "--where", "model"], "allowed: COLUMN=VALUE"),

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from clipa_scaling.analysis import analyse, fit_deltas, say
@@ -112,7 +111,8 @@ def test_the_checklist_is_filled_in(resize: dict[str, dict[str, dict[str, str]]]
 def test_with_and_without_exclusions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = {name: table for name, table in load_tables(MINI).items() if name != "pipelines"}
     save_tables(tables, tmp_path)
-    entry = f"{{run: {tables['runs']['run'].iloc[0]}, because: a broken node, by: A. B., date: 2026-01-31}}"
+    why = "because: a broken node, by: A. B., date: 2026-01-31"
+    entry = f"{{run: {tables['runs']['run'].iloc[0]}, {why}}}"
     (tmp_path / "exclusions.yaml").write_text(f"- {entry}\n")
     out = tmp_path / "fit.json"
     assert main([str(tmp_path), *QUICK, "--save", str(out)]) == 0

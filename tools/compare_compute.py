@@ -33,7 +33,9 @@ or four under gradient checkpointing, as in all of CLIPA's runs. Planned hours r
 share, 0.3, and are not tuned to these. Hours of several stages are summed. Assumed where nothing is
 printed: 77 text tokens for OpenAI's and OpenCLIP's models, all 32B of OpenCLIP's G/14 half masked,
 L/14's masks in finetuning as H/14's. Accuracy beside hours, dollars and compute, with own studies
-on the same axes: `python -m clipa_scaling.cost_tables results/NAME`.
+on the same axes: `python -m clipa_scaling.cost_tables results/NAME`. That table counts what models
+were trained with, 77 text tokens for OpenAI's and OpenCLIP's and half of the patches for OpenCLIP's
+G/14; the first table here counts as the papers did, at 32 and unmasked.
 
 | table | row | printed hours | training FLOPs | share | share, recomputing |
 |---|---|---:|---:|---:|---:|

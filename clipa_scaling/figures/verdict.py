@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from clipa_scaling.compared import Compared
 from clipa_scaling.figures.style import (
@@ -82,7 +83,7 @@ def draw_map(
     colours: str,
     name: str,
 ) -> None:
-    """One map with its numbers written in."""
+    """One map with its numbers written in; a bound has no colour, since it is no value."""
     numbers = values.to_numpy(float)
     mesh = axes.pcolormesh(np.ma.masked_invalid(numbers), norm=norm, cmap=colours, label=name)
     axes.set_facecolor("0.93")
@@ -95,6 +96,11 @@ def draw_map(
             continue
         red, green, blue, _ = mesh.cmap(norm(value))
         is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+        if signs[row, column]:
+            axes.add_patch(
+                Rectangle((column, row), 1, 1, facecolor="0.93", edgecolor=PALE, hatch="///", lw=0)
+            )
+            is_dark = False
         axes.text(
             column + 0.5, row + 0.5, f"{signs[row, column]}{value:.2g}", ha="center", va="center",
             fontsize=SMALL, color="white" if is_dark else "black",

@@ -150,14 +150,14 @@ def test_the_papers_exponent_stands_beside_the_sd_of_the_residuals_it_is_drawn_f
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     said = "its intervals draw the residuals of its own fit again"
-    assert judge_main(["--published", "v1 Table 11", "--draws", "50"]) == 0
+    assert judge_main(["--published", "v1 Table 11", "--draws", "200"]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert " ".join(" ".join(lines).split()).count(said) == 4
     sd = chosen(table, "v1 Table 11", "resize")["residual_sd"]
     for scale in sd.index:
         shown = [line.split("]")[1].split()[0] for line in lines if f" {scale} " in line]
         assert len(shown) == 4 and float(shown[-1]) == pytest.approx(sd[scale], rel=0.02)
-    given = ["--published", "v1 Table 11", "--draws", "50", "--seed-sd", "0.002"]
+    given = ["--published", "v1 Table 11", "--draws", "200", "--seed-sd", "0.002"]
     assert judge_main(given) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert said not in out and "residual sd" not in out

@@ -271,7 +271,8 @@ def test_the_command_prints_multipliers_slopes_verdict_and_sentence(
     ):
         assert wanted in " ".join(out.split())
     assert main([str(tmp_path), "--measure", "text_to_image_r1"]) == 1
-    assert "no finished, annealed run has the measure" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "run has text_to_image_r1 at its end; the tables have accuracy on imagenet1k" in told
     assert main([f"{tmp_path}/none"]) == 1
 
 

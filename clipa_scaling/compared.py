@@ -158,6 +158,7 @@ def choose_evals(
     measure: str,
     eval_set: str | None,
     is_fraction: bool = True,
+    protocol: str | None = None,
 ) -> pd.DataFrame:
     """One value a run and sample count: one set, protocol and size, the run's own first."""
     chosen = evals[(evals["name"] == measure) & evals["positions"].isna()]
@@ -165,7 +166,7 @@ def choose_evals(
     chosen = chosen[chosen["size"].fillna("training") != "full"]
     if eval_set is None and len(chosen):
         eval_set = str(chosen["set"].iloc[0])
-    chosen = take_one_protocol(chosen[chosen["set"] == eval_set])
+    chosen = take_one_protocol(chosen[chosen["set"] == eval_set], protocol)
     chosen = take_one_way(mark_named(chosen, runs))
     check_one_benchmark(chosen)
     if is_fraction and not chosen["value"].between(0, 1).all():
@@ -178,17 +179,21 @@ def choose_evals(
     return chosen[["run", "samples", "set", "value", "n", "protocol", "evaluator"]]
 
 
-def take_one_protocol(evals: pd.DataFrame) -> pd.DataFrame:
-    """The rows under `common`, or the one protocol there is; TableError where runs lack it."""
+def take_one_protocol(evals: pd.DataFrame, protocol: str | None) -> pd.DataFrame:
+    """The rows under a protocol, by default `common`, or else the one there is.
+
+    TableError where runs lack it: numbers under other prompts are other measures.
+    """
     told = evals["protocol"].fillna("")
-    protocol = "common" if (told == "common").any() else next(iter(told), "")
+    if protocol is None:
+        protocol = "common" if (told == "common").any() else next(iter(told), "")
     lacking = sorted(set(evals["run"]) - set(evals.loc[told == protocol, "run"]))
     if lacking:
         others = ", ".join(sorted(set(told[evals["run"].isin(lacking)])))
         raise TableError(
-            f"evals: {len(lacking)} of {evals['run'].nunique()} runs, such as {lacking[0]}, have "
-            f"protocol={others or 'none'} and not {protocol or 'none'}, and a comparison mixes "
-            "none; measure them again with --evaluate, or leave them out in exclusions.yaml"
+            f"evals: protocols are not mixed: {len(lacking)} of {evals['run'].nunique()} runs, "
+            f"such as {lacking[0]}, have protocol={others or 'none'} and not {protocol or 'none'}; "
+            "measure them again with --evaluate, or leave them out in exclusions.yaml"
         )
     return evals[told == protocol]
 

@@ -77,8 +77,7 @@ def choose_points(
     own = {name: value for name, value in wanted.items() if not name.startswith(FROM)}
     before = {name.removeprefix(FROM): value for name, value in wanted.items() if name not in own}
     runs = take_where(choose_stage(table, stage), own)
-    kept = one_protocol(tables["evals"], runs, measure, eval_set, protocol)
-    evals = choose_evals(kept, runs, measure, eval_set, is_fraction=measure != LOSS)
+    evals = choose_evals(tables["evals"], runs, measure, eval_set, measure != LOSS, protocol)
     joined = runs.merge(evals, on=["run", "samples"], validate="one_to_one")
     if joined.empty:
         raise TableError(
@@ -145,36 +144,6 @@ def take_where(runs: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
             raise TableError(f"where {name}={value}: no such run; there are: {allowed}")
         runs = runs[held == value]
     return runs
-
-
-def one_protocol(
-    evals: pd.DataFrame,
-    runs: pd.DataFrame,
-    measure: str,
-    eval_set: str | None,
-    protocol: str | None,
-) -> pd.DataFrame:
-    """The evaluations under one protocol, `common` where there is one; TableError if some lack it.
-
-    Numbers under other prompts are other measures: a fit holds one.
-    """
-    rows = evals[(evals["name"] == measure) & evals["positions"].isna()]
-    rows = rows[rows["run"].isin(runs["run"]) & rows["value"].notna()]
-    if eval_set is None and len(rows):
-        eval_set = str(rows["set"].iloc[0])
-    rows = rows[rows["set"] == eval_set]
-    told = rows["protocol"].fillna("")
-    if protocol is None:
-        protocol = "common" if (told == "common").any() else str(told.iloc[0]) if len(rows) else ""
-    lacking = sorted(set(rows["run"]) - set(rows.loc[told == protocol, "run"]))
-    if lacking:
-        others = ", ".join(sorted(set(told[rows["run"].isin(lacking)])))
-        raise TableError(
-            f"evals: a fit mixes no protocols: {len(lacking)} of {rows['run'].nunique()} runs, "
-            f"such as {lacking[0]}, have protocol={others} and not {protocol or 'none'}; choose "
-            "another, or measure them again with --evaluate"
-        )
-    return evals[evals["protocol"].fillna("") == protocol]
 
 
 def check_settings(joined: pd.DataFrame, source: pd.DataFrame) -> None:

@@ -84,7 +84,9 @@ def test_what_a_comparison_cannot_place_is_told_and_never_dropped_in_silence() -
     with pytest.raises(TableError, match=f"{last} has no image_tokens, as 1 of"):
         find_compared({**tables, "runs": unplaced})
     other = evals.assign(protocol=evals["protocol"].mask(evals["run"] == last, "paper"))
-    with pytest.raises(TableError, match=f"1 of .* runs, such as {last}, have protocol=paper"):
+    with pytest.raises(
+        TableError, match=f"not mixed: 1 of .* runs, such as {last}, have protocol=paper"
+    ):
         find_compared({**tables, "evals": other})
     unmeasured = evals.assign(value=evals["value"].mask(evals["run"] == last))
     [found] = find_compared({**tables, "evals": unmeasured})

@@ -75,7 +75,9 @@ def test_refuses_mixed_protocols(study: Tables) -> None:
     evals = study["evals"]
     other = evals["run"] == "decay-S/16-49-0-125000000"
     study["evals"] = evals.assign(protocol=evals["protocol"].mask(other, "paper"))
-    with pytest.raises(TableError, match=r"mixes no protocols: 1 of 48 .*decay-S/16-49-0.*paper"):
+    with pytest.raises(
+        TableError, match=r"protocols are not mixed: 1 of 48 .*decay-S/16-49-0.*paper"
+    ):
         make_points(study)
 
 

@@ -79,6 +79,16 @@ def read_tables(given: argparse.Namespace) -> dict[str, pd.DataFrame]:
     return load_study(given.results)
 
 
+def register_laws(path: Path) -> None:
+    """Run a user's file; TableError for what is wrong in it, in a line."""
+    if not path.is_file():
+        raise TableError(f"--register {path}: no such file")
+    try:
+        run_path(str(path))
+    except (SyntaxError, NameError, TypeError, ImportError, AttributeError) as error:
+        raise TableError(f"--register {path}: {type(error).__name__}: {error}") from error
+
+
 def read_where(given: Sequence[str]) -> dict[str, str]:
     for item in given:
         if "=" not in item:
@@ -117,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = read_arguments(arguments)
     try:
         if given.register is not None:
-            if not given.register.is_file():
-                raise TableError(f"--register {given.register}: no such file")
-            run_path(str(given.register))
+            register_laws(given.register)
         tables = read_tables(given)
         chosen, others, exclusions = choose_all(tables, given, read_where(given.where))
         scale = given.scale or ("log" if chosen.points.columns["y"] == LOSS else "logit")

@@ -144,6 +144,7 @@ def test_a_count_that_only_some_runs_have_is_no_other_choice() -> None:
         ([str(MINI), "--delta", "-1"], "must be positive"),
         ([str(MINI), "--law", "nonsense"], "law 'nonsense' is unknown; registered: primary"),
         ([str(MINI), "--register", "nowhere.py"], "--register nowhere.py: no such file"),
+        ([str(MINI), "--register", str(MINI / "runs.csv")], "runs.csv: SyntaxError:"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -67,12 +67,12 @@ def pack(pack_dir: Path, workers: int, share: Share = ALL) -> None:
     if not is_packed:
         head = make_head(parts, request)
     check_losses(head, request)
+    remove_remains(pack_dir, started)  # before the pack says that it is whole: nobody comes again
     if request.tagger:
         mark = {"tagger": request.tagger, "parts": len(parts)}
         write_json(pack_dir / classes_mark(request.tagger), mark)
     if not is_packed:
         write_json(pack_dir / "pack.json", head)
-    remove_remains(pack_dir, started)
 
 
 def is_whole(pack_dir: Path, head: Mapping[str, Any], request: Request) -> bool:
